@@ -1,0 +1,127 @@
+# The stages of every speaker verification recipe, and their options. A recipe's run.sh sources this
+# file, sets what is its own, and calls `run_stages "$@"`.
+#
+#   1 prepare the data      2 layer features        3 train               4 embeddings
+#   5 cosine scores         6 AS-norm               8 report              (0: download, if asked)
+#
+# A stage goes on where it stopped: after an error, run the same command again.
+# shellcheck shell=bash disable=SC2034  # options are read by tools/recipe.sh too
+
+SV_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+. "$SV_DIR/../tools/env.sh"
+. "$SV_DIR/../tools/recipe.sh"
+
+stage=1             # first stage
+stop_stage=8        # last stage
+dry_run=false       # print what would run, and the disk and time it needs
+config=conf/lap.yaml
+overrides=          # "train.epochs=5 score.top_n=100": changes to the configuration
+seed=               # of the training; the configuration's where empty
+data=data           # data directories are in $data/<set>
+feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
+exp_dir=            # everything of this training; exp/<name of the configuration> where empty
+train_set=train
+valid_set=valid     # watched while training; none where empty
+test_sets=test
+cohort_set=         # for AS-norm; the training set where empty
+trials=             # names of trial lists; all of the test sets where empty
+nj=                 # processes for work on the CPU; one a core where empty
+nproc=              # training processes on this machine; one a GPU, or 1
+gpus=               # "[0,1]" or "0 1"
+device=auto         # auto, cpu, cuda, mps
+num_nodes=1         # machines; with --rdzv_endpoint HOST:PORT
+rdzv_endpoint=
+num_avg=            # epochs to average; the configuration's where empty
+checkpoint=avg_model
+score_norm_method=asnorm
+top_n=              # cohort speakers in AS-norm; the configuration's where empty
+missing=error       # trials without an embedding: error or skip
+min_seconds=0.1     # shorter recordings are rejected
+max_reject_share=0.05
+
+PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
+
+# lap VERB ARGS…: one process, all cores.
+lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
+
+# each_trials CALLBACK: CALLBACK SET LIST for every chosen trial list.
+each_trials() {
+    local SET LIST NAME
+    for SET in $test_sets; do
+        for LIST in "$data/$SET"/trials/*.kaldi; do
+            NAME="$(basename "$LIST" .kaldi)"
+            [ -z "$trials" ] || [[ " $trials " == *" $NAME "* ]] || continue
+            "$1" "$SET" "$LIST"
+        done
+    done
+}
+
+score_list() { lap score "$exp_dir" "$data/$1" --trials "$2" --missing "$missing"; }
+
+norm_list() {
+    lap norm-scores "$exp_dir" "$data/$1" --trials "$2" --missing "$missing" \
+        --cohort "$data/$cohort_set" --method "$score_norm_method" ${top_n:+--top_n "$top_n"}
+}
+
+# prepare DOWNLOAD: the recipe's own script with the recipe's own options.
+prepare() {
+    local ARGS=(--data "$data" --nj "$nj" --download "$1") NAME
+    for NAME in ${PREPARE_OPTIONS[@]+"${PREPARE_OPTIONS[@]}"}; do
+        [ -z "${!NAME}" ] || ARGS+=("--$NAME" "${!NAME}")
+    done
+    run "$PYTHON" local/prepare_data.py "${ARGS[@]}"
+}
+
+run_stages() {
+    parse_options "$@"
+    local SET CONFIG=(--config "$config") ITEM ENCODER
+    for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
+    # A mistake in the configuration ends the recipe here, before any work.
+    ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
+    select_gpus "$gpus"
+    : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
+    : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
+    : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
+    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS=" $train_set $cohort_set $test_sets "
+    read -r -a SETS <<<"$(tr ' ' '\n' <<<"$SETS" | awk 'NF && !seen[$0]++' | tr '\n' ' ')"
+    local ALL=("${SETS[@]}" ${valid_set:+"$valid_set"}) VALID=()
+    [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
+        --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
+    if [ "$dry_run" = true ]; then
+        "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" "${CONFIG[@]}" | sed 's/^/# /'
+    fi
+
+    if stage 0 "download"; then prepare true; fi
+    if stage 1 "prepare the data"; then
+        prepare false
+        for SET in "${ALL[@]}"; do
+            lap audit-data "$data/$SET" --nj "$nj" --min_seconds "$min_seconds" \
+                --max_reject_share "$max_reject_share"
+        done
+        for SET in $test_sets $valid_set; do
+            compgen -G "$data/$SET/trials/*.kaldi" >/dev/null ||
+                lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
+        done
+    fi
+    if stage 2 "layer features"; then
+        for SET in "${ALL[@]}"; do
+            launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
+                "${CONFIG[@]}" --device "$device"
+        done
+    fi
+    if stage 3 "train"; then
+        launch "$nproc" train --data "$data/$train_set" --feats "$feats_dir/$train_set" \
+            --exp_dir "$exp_dir" "${CONFIG[@]}" ${VALID[@]+"${VALID[@]}"} --device "$device"
+    fi
+    if stage 4 "embeddings"; then
+        lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
+        for SET in "${SETS[@]}"; do
+            launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" \
+                --feats "$feats_dir/$SET" --checkpoint "$checkpoint" --device "$device"
+        done
+    fi
+    if stage 5 "cosine scores"; then each_trials score_list; fi
+    if stage 6 "score normalisation"; then each_trials norm_list; fi
+    if stage 8 "report"; then lap report "$exp_dir"; fi
+    log "done: $exp_dir"
+}

@@ -1,0 +1,270 @@
+"""The configuration: YAML plus dotted overrides to one frozen, strict object.
+
+What can be read from the data (speakers, layers, dimensions, steps) is not in here.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Frontend(Section):
+    """The frozen encoder (`FrozenSSL.load`)."""
+
+    name: str = "wavlm_tiny"  # packaged name, torchaudio bundle, folder, file or hf://org/name
+    bundle: str | None = None  # the torchaudio bundle that a local .pth file belongs to
+    last_state: Literal["after_norm", "before_norm"] = "after_norm"
+    max_seconds: float = Field(30.0, gt=0)  # longer recordings go through in windows
+    overlap_seconds: float = Field(2.0, ge=0)
+
+
+class Features(Section):
+    """How the hidden states are stored."""
+
+    codec: Literal["float16", "float32"] = "float16"
+
+
+class LapPool(Section):
+    """Layer Attentive Pooling."""
+
+    name: Literal["lap"] = "lap"
+    out_dim: int = Field(512, gt=0)
+    num_heads: int = Field(16, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class WeightedSumPool(Section):
+    """One learnt weight a layer."""
+
+    name: Literal["weighted_sum"] = "weighted_sum"
+
+
+class AstpPool(Section):
+    """Channel- and context-dependent attentive statistics over time."""
+
+    name: Literal["astp"] = "astp"
+    reduction: float = Field(0.5, gt=0, le=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class StatsTimePool(Section):
+    """Mean and deviation over time."""
+
+    name: Literal["stats"] = "stats"
+
+
+class Model(Section):
+    """Layer pooling, pooling over time, embedding."""
+
+    layer_pool: Annotated[LapPool | WeightedSumPool, Field(discriminator="name")] = LapPool()
+    time_pool: Annotated[AstpPool | StatsTimePool, Field(discriminator="name")] = AstpPool()
+    embed_dim: int = Field(192, gt=0)
+
+
+class MarginSchedule(Section):
+    """The margin stays at `initial`, then rises to the loss's margin over a window of epochs."""
+
+    initial: float = Field(0.0, ge=0)
+    start_epoch: float = Field(0.0, ge=0)
+    end_epoch: float = Field(20.0, ge=0)
+    shape: Literal["log", "linear"] = "log"
+
+
+class Loss(Section):
+    """AAM-softmax with sub-centres and inter-top-K."""
+
+    scale: float = Field(30.0, gt=0)
+    margin: float = Field(0.3, ge=0, lt=1.5)
+    num_subcenters: int = Field(3, ge=1)
+    top_k: int = Field(5, ge=0)
+    top_k_penalty: float = Field(0.06, ge=0)
+    schedule: MarginSchedule = MarginSchedule()
+
+
+class Train(Section):
+    """The training: everything but the model."""
+
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(512, ge=1)  # over all processes
+    crop_seconds: float = Field(2.0, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    final_lr: float = Field(1e-5, ge=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
+    weight_decay: float = Field(5e-5, ge=0)
+    max_grad_norm: float | None = None
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
+    checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch
+    keep_epochs: int = Field(10, ge=1)  # weights of the last epochs that stay on disk
+
+
+class Score(Section):
+    """Scoring."""
+
+    num_avg: int = Field(5, ge=1)  # epochs whose weights are averaged
+    subtract_mean: bool = True  # of the training set's embeddings
+    top_n: int = Field(300, ge=2)  # cohort speakers in AS-norm
+    p_target: float = Field(0.01, gt=0, lt=1)
+
+
+class Config(Section):
+    """Everything a run is made of."""
+
+    seed: int = Field(42, ge=0)
+    frontend: Frontend = Frontend()
+    features: Features = Features()
+    model: Model = Model()
+    loss: Loss = Loss()
+    train: Train = Train()
+    score: Score = Score()
+
+
+# Names that users of LAP's own code know -> where the same thing stands here.
+ALIASES = {
+    "frontend_cfg": "frontend",
+    "layer_aggregation": "model.layer_pool.name",
+    "speaker_network": "model.time_pool.name",
+    "n_head": "model.layer_pool.num_heads",
+    "hidden_size": "model.layer_pool.out_dim",
+    "embed_size": "model.embed_dim",
+    "cohort_size": "score.top_n",
+    "n_subcenter": "loss.num_subcenters",
+    "topK": "loss.top_k",
+}
+ALIAS_VALUES = {"superb": "weighted_sum"}
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply overrides.
+
+    Args:
+        path: the file; None for the defaults.
+        overrides: `section.key=value` items, the value as YAML.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: all complaints at once: unknown keys with what may have been meant, wrong
+            types, values out of range, YAML that does not parse (with its line).
+
+    >>> load_config(overrides=["train.epochs=3", "layer_aggregation=superb"]).train.epochs
+    3
+    """
+    source = str(path) if path else "the configuration"
+    tree: dict[str, Any] = _read_yaml(Path(path)) if path else {}
+    for item in overrides:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"override {item!r}: expected section.key=value")
+        _put(tree, ALIASES.get(key, key), _parse_yaml(value, f"override {item!r}"))
+    for alias, place in ALIASES.items():
+        if alias in tree:
+            _put(tree, place, tree.pop(alias))
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = "\n  ".join(_explain(problem) for problem in error.errors())
+        raise ValueError(f"{source}: {error.error_count()} mistake(s)\n  {lines}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every value written out."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def get_value(config: Config, dotted: str) -> Any:
+    """One value of a configuration.
+
+    Raises:
+        ValueError: there is no such key.
+
+    >>> get_value(Config(), "frontend.name")
+    'wavlm_tiny'
+    """
+    value: Any = config.model_dump()
+    for part in dotted.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise ValueError(f"no value {dotted!r} in the configuration")
+        value = value[part]
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file")
+    tree = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines, got {type(tree).__name__}")
+    return tree
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not YAML: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, of which plain YAML keeps the last silently."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(twice)} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set tree[a][b][c] for 'a.b.c'."""
+    *sections, key = dotted.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"{dotted}: {section} is a value, not a section")
+    tree[key] = ALIAS_VALUES.get(value, value) if isinstance(value, str) else value
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One pydantic complaint as a line: where, what, what to do."""
+    place = [str(part) for part in problem["loc"]]
+    where = ".".join(place) or "top level"
+    if problem["type"] != "extra_forbidden":
+        got = problem.get("input")
+        shown = "" if isinstance(got, dict) else f" (got {got!r})"
+        return f"{where}: {problem['msg']}{shown}"
+    known = _known_keys(Config, place[:-1])
+    close = difflib.get_close_matches(place[-1], known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{where}: unknown key; {hint}"
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """The keys of the section that a pydantic location leads to, through unions by name."""
+    for part in place:
+        if part not in model.model_fields:
+            # A union's member is named in the location by its discriminator.
+            continue
+        members = _sections(model.model_fields[part].annotation)
+        named = [m for m in members if "name" in m.model_fields
+                 and m.model_fields["name"].default in place]
+        model = (named or members or [model])[0]
+    return list(model.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for part in getattr(annotation, "__args__", ()) for m in _sections(part)]

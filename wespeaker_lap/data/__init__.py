@@ -1,0 +1,1 @@
+"""Utterances to samples to batches: data directories, trial lists, sources and samplers."""

@@ -1,0 +1,122 @@
+"""Fetch a file over HTTP, going on where an earlier run stopped, and unpack tar archives safely."""
+
+import gzip
+import http.client
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+ATTEMPTS = 5
+TIMEOUT_SECONDS = 60
+BLOCK_BYTES = 1 << 18
+
+
+def fetch(url: str, path: str | Path) -> Path:
+    """Download a file, unless it is there already.
+
+    The bytes go to `<path>.part`, which later calls extend, and the file gets its final name
+    when it is as long as the server says.
+
+    Args:
+        url: an http or https address.
+        path: the file; its folder is made.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OSError: the server refuses, or the connection broke `ATTEMPTS` times.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    reason = "the connection ends too early"
+    for _ in range(ATTEMPTS):
+        try:
+            total = _receive(url, part)
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{url}: the server says {error.code} {error.reason}; fetch the file "
+                          f"by other means and put it at {path}") from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError,
+                TimeoutError) as error:
+            reason = str(error)
+            continue
+        if total is None or part.stat().st_size == total:
+            os.replace(part, path)
+            return path
+    raise OSError(f"{url}: {reason}; {part.stat().st_size} bytes are kept in {part}, the same "
+                  f"command goes on from there (or put the whole file at {path})")
+
+
+def _receive(url: str, part: Path) -> int | None:
+    """Append to `part` what it lacks; returns the length of the whole file, None if not told."""
+    have = part.stat().st_size
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        # Nothing is left to send: either all is here, or the part is of another file.
+        total = error.headers.get("Content-Range", "").rpartition("/")[2]
+        if total == str(have):
+            return have
+        part.write_bytes(b"")
+        raise ConnectionError(f"{part} was longer than the file and is started anew") from error
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with open(part, "ab" if resumed else "wb") as file, tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=part.stem,
+                disable=None) as bar:
+            while block := response.read(BLOCK_BYTES):
+                file.write(block)
+                bar.update(len(block))
+    return total
+
+
+def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:
+    """Unpack one top folder of a tar archive; the target appears when it is whole.
+
+    Members that would leave the folder, devices and absolute links are refused (tarfile's
+    "data" filter), and gzip's checksum is verified.
+
+    Args:
+        archive: a tar file, compressed or not.
+        inside: the top folder within the archive.
+        folder: where that folder's content goes; absent or empty so far.
+
+    Raises:
+        ValueError: a damaged or unsafe archive, or one without `inside`.
+        FileExistsError: `folder` holds something.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: not empty; move its content away or name another folder")
+    aside = folder.with_name(f".{folder.name}.unpack")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(aside, filter="data")
+            # The members end before the compressed stream does, whose last bytes are its checksum.
+            while tar.fileobj.read(BLOCK_BYTES):
+                pass
+        if not (aside / inside).is_dir():
+            raise ValueError(f"{archive}: holds no folder {inside!r}; is it the right archive?")
+        os.replace(aside / inside, folder)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{archive}: a damaged or unsafe archive ({error}); delete it and "
+                         f"download it again") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What takes long: extracting features, training, embedding. Each runs on one process or many."""

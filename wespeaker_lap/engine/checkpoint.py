@@ -1,0 +1,148 @@
+"""What training leaves on disk: the state to go on from, and the weights of each epoch.
+
+`models/last.pt` has everything a restart needs (torch's format, read with `weights_only=True`);
+`models/epoch_003.safetensors` and `models/avg_model.safetensors` have weights and nothing else.
+`model.json` has the facts of the data that a model is built from.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from wespeaker_lap.io.table import read_lines, replacing, write_text
+
+AVERAGED = "avg_model"
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write a training state in one piece.
+
+    Args:
+        path: the file, replaced as a whole.
+        state: tensors and plain values only.
+    """
+    with replacing(path) as aside:
+        torch.save(state, aside)
+
+
+def load_state(path: Path) -> dict:
+    """Read a training state.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise ValueError(f"{path}: not readable ({type(error).__name__}); remove it to train from "
+                         f"the start, or put a good copy there") from error
+
+
+def save_weights(path: Path, net: nn.Module, head: nn.Module) -> None:
+    """Write the weights of the network and of the speaker classifier as safetensors."""
+    parts = {"net": net, "head": head}
+    tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
+               for name, part in parts.items() for key, value in part.state_dict().items()}
+    with replacing(path) as aside:
+        safetensors.torch.save_file(tensors, aside)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing or broken.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; has the training finished an epoch?")
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def load_net(path: Path, net: nn.Module) -> None:
+    """Load the network's weights from a file that `save_weights` wrote.
+
+    Raises:
+        ValueError: lists missing, unexpected and differently shaped tensors.
+    """
+    tensors = {key.removeprefix("net."): value for key, value in load_tensors(path).items()
+               if key.startswith("net.")}
+    own = net.state_dict()
+    problems = [f"missing {key}" for key in own.keys() - tensors.keys()]
+    problems += [f"unexpected {key}" for key in tensors.keys() - own.keys()]
+    problems += [f"{key} is {tuple(tensors[key].shape)}, the model wants {tuple(own[key].shape)}"
+                 for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape]
+    if problems:
+        raise ValueError(f"{path}: not the weights of this model: {'; '.join(sorted(problems))}")
+    net.load_state_dict(tensors)
+
+
+def epoch_path(exp_dir: Path, epoch: int) -> Path:
+    """The weights after an epoch, counted from 1."""
+    return exp_dir / "models" / f"epoch_{epoch:03d}.safetensors"
+
+
+def average_epochs(exp_dir: str | Path, num_avg: int) -> list[Path]:
+    """Average the weights of the last epochs into `models/avg_model.safetensors`.
+
+    Args:
+        exp_dir: of the training.
+        num_avg: how many; all there are when there are fewer.
+
+    Returns:
+        The files that were averaged.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: they are of different models.
+    """
+    models = Path(exp_dir) / "models"
+    paths = sorted(models.glob("epoch_*.safetensors"))[-num_avg:]
+    if not paths:
+        raise FileNotFoundError(f"{models}: no epoch_*.safetensors to average; run stage 3")
+    total = load_tensors(paths[-1])
+    for path in paths[:-1]:
+        tensors = load_tensors(path)
+        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in total.items()}:
+            raise ValueError(f"{path}: of another model than {paths[-1]}")
+        for key in total:
+            if total[key].is_floating_point():
+                total[key] += tensors[key]
+    mean = {key: value / len(paths) if value.is_floating_point() else value
+            for key, value in total.items()}
+    with replacing(models / f"{AVERAGED}.safetensors") as aside:
+        safetensors.torch.save_file(mean, aside)
+    return paths
+
+
+def save_facts(exp_dir: Path, features: dict, speakers: Sequence[str], train_set: str,
+               num_params: int) -> None:
+    """Write what a model needs to be built again besides its config: model.json, speakers.txt."""
+    facts = {"features": features, "num_speakers": len(speakers), "train_set": train_set,
+             "num_params": num_params}
+    write_text(exp_dir / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
+    write_text(exp_dir / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def load_facts(exp_dir: str | Path) -> dict:
+    """Read model.json.
+
+    Raises:
+        FileNotFoundError: this is no experiment folder.
+        ValueError: it is not JSON.
+    """
+    path = Path(exp_dir) / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, so {exp_dir} is no trained model; give the "
+                                f"folder that stage 3 wrote")
+    try:
+        return json.loads("\n".join(read_lines(path)))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error

@@ -1,0 +1,187 @@
+"""Stage 2: the hidden states of every encoder layer, for every utterance, into a feature store."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wespeaker_lap import __version__
+from wespeaker_lap.data.datadir import DataDir, data_hash
+from wespeaker_lap.engine.dist import World
+from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.io.audio import read_audio
+from wespeaker_lap.io.feats import CODECS, FeatureWriter, index_store, shard_done, start_store
+
+MIN_SHARD_BYTES, MAX_SHARD_BYTES = 32 << 20, 4 << 30
+BATCH_SECONDS = 30.0  # audio in one forward pass, padding included
+
+
+def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, codec: str,
+                  world: World) -> int:
+    """Extract a set, sharded over the processes; goes on where an earlier run stopped.
+
+    Which utterance goes into which shard depends on the data alone, so a restart with another
+    number of processes finishes the same store, and finished shards are never written again.
+
+    Args:
+        frontend: the encoder, on the world's device.
+        data: an audited data directory (durations known).
+        directory: of the store.
+        codec: see `io.feats.CODECS`.
+        world: this process among all.
+
+    Returns:
+        Bytes of features in the finished store.
+
+    Raises:
+        ValueError: no durations, another identity in the folder, an utterance that fails (named).
+        OSError: the features would not fit on the disk.
+    """
+    directory = Path(directory)
+    if not data.durations:
+        raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
+    if world.is_main:
+        start_store(directory, make_identity(frontend, data), codec)
+    world.barrier()
+    sizes = estimate_bytes(frontend, data, codec)
+    shards = plan_shards(sizes)
+    missing = [n for n in range(len(shards)) if not shard_done(directory, n)]
+    check_disk(directory, sum(sizes[utt] for n in missing for utt in shards[n]))
+    own = missing[world.rank::world.size]
+    hours = sum(data.durations[utt] for n in own for utt in shards[n]) / 3600
+    logging.info("%d of %d shards to do, %.2f h for this process, %.2f GB in all", len(missing),
+                 len(shards), hours, sum(sizes.values()) / 1e9)
+    with tqdm(total=round(hours, 3), unit="h", desc=f"features {data.path.name}", disable=None,
+              position=world.rank, bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} h "
+              "[{elapsed}<{remaining}]") as progress:
+        for number in own:
+            _write_shard(frontend, data, directory, codec, number, shards[number], progress)
+    world.barrier()
+    if world.is_main:
+        index_store(directory, len(shards))
+    return sum(sizes.values())
+
+
+def make_identity(frontend: FrozenSSL, data: DataDir) -> dict:
+    """What the store's numbers are, and of which data."""
+    return {**frontend.identity(), "frame_shift": frontend.frame_shift, "layers": "all",
+            "augmentation": "clean",
+            "data_hash": data_hash(data), "toolkit_version": __version__}
+
+
+def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, int]:
+    """Bytes of every utterance's features."""
+    frame_bytes = frontend.num_layers * frontend.dim * CODECS[codec].itemsize
+    return {utt: frame_bytes * frontend.num_frames(round(seconds * frontend.sample_rate))
+            for utt, seconds in data.durations.items()}
+
+
+def plan_shards(sizes: dict[str, int]) -> list[list[str]]:
+    """Cut a set into shards: about 64, none under 32 MiB or over 4 GiB as far as that goes.
+
+    Args:
+        sizes: utterance -> bytes.
+
+    Returns:
+        The utterances of each shard, in the order of their ids.
+    """
+    limit = min(max(sum(sizes.values()) // 64, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for utt in sorted(sizes):
+        if filled >= limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(utt)
+        filled += sizes[utt]
+    return shards
+
+
+def check_disk(directory: Path, num_bytes: int) -> None:
+    """Refuse before the start what cannot fit.
+
+    Raises:
+        OSError: needed and free space, and what makes features smaller.
+    """
+    free = shutil.disk_usage(directory).free
+    if num_bytes > free:
+        raise OSError(f"{directory}: the features need {num_bytes / 1e9:.1f} GB and the disk has "
+                      f"{free / 1e9:.1f} GB free; make room, give another --feats_dir, or use the "
+                      f"codec float16 or a smaller encoder")
+
+
+def _write_shard(frontend: FrozenSSL, data: DataDir, directory: Path, codec: str, number: int,
+                 utts: Sequence[str], progress: tqdm) -> None:
+    batches = make_batches({utt: data.durations[utt] for utt in utts})
+    with FeatureWriter(directory, make_identity(frontend, data), codec, number) as writer:
+        for batch, waves in _read_ahead(batches, data, frontend.sample_rate):
+            for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
+                writer.write(utt, feats)
+            progress.update(sum(data.durations[utt] for utt in batch) / 3600)
+
+
+def make_batches(durations: dict[str, float]) -> list[list[str]]:
+    """Group utterances of similar length, so that little of a batch is padding.
+
+    >>> make_batches({"a": 20.0, "b": 2.0, "c": 2.1})
+    [['b', 'c'], ['a']]
+    """
+    batches: list[list[str]] = [[]]
+    for utt in sorted(durations, key=lambda utt: (durations[utt], utt)):
+        # Sorted, so this utterance is the longest of its batch.
+        if batches[-1] and (len(batches[-1]) + 1) * durations[utt] > BATCH_SECONDS:
+            batches.append([])
+        batches[-1].append(utt)
+    return batches
+
+
+def _read_ahead(batches: list[list[str]], data: DataDir,
+                sample_rate: int) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Decode the next batch while this one is computed."""
+    def read(batch: list[str]) -> list[np.ndarray]:
+        return [read_audio(data.wavs[utt], sample_rate) for utt in batch]
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, batches[0])
+        for number, batch in enumerate(batches):
+            waves = ahead.result()
+            if number + 1 < len(batches):
+                ahead = pool.submit(read, batches[number + 1])
+            yield batch, waves
+
+
+@torch.inference_mode()
+def encode_batch(frontend: FrozenSSL, utts: Sequence[str],
+                 waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Encode some utterances together; each comes out as it would alone.
+
+    Args:
+        frontend: the encoder.
+        utts: their ids, for messages.
+        waves: (S,) float32 each; longer than the frontend's window only when alone.
+
+    Returns:
+        (T, L, D) float32 each.
+
+    Raises:
+        ValueError: an utterance is shorter than the encoder's window; names it.
+    """
+    for utt, wave in zip(utts, waves, strict=True):
+        if len(wave) < frontend.min_samples:
+            raise ValueError(f"{utt}: {len(wave)} samples are too few for the encoder, which needs "
+                             f"{frontend.min_samples}; audit the data with a larger --min_seconds")
+    device = next(frontend.parameters()).device
+    if len(waves) == 1:
+        return [frontend.encode(torch.from_numpy(waves[0]).to(device)).float().cpu().numpy()]
+    lengths = torch.tensor([len(wave) for wave in waves], device=device)
+    padded = torch.zeros(len(waves), int(lengths.max()), device=device)
+    for row, wave in zip(padded, waves, strict=True):
+        row[:len(wave)] = torch.from_numpy(wave)
+    feats, num_frames = frontend(padded, lengths)  # (B, T, L, D), (B,)
+    feats = feats.float().cpu().numpy()
+    return [one[:count] for one, count in zip(feats, num_frames.tolist(), strict=True)]

@@ -1,0 +1,104 @@
+"""Go on with a training exactly where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from wespeaker_lap.config import Config
+from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.io.identity import compare_identity
+from wespeaker_lap.io.table import read_lines
+
+if TYPE_CHECKING:
+    from wespeaker_lap.engine.train import Run
+
+# What may change between two starts of one training without changing its result.
+FREE = {"train.num_workers", "train.checkpoint_steps", "train.keep_epochs"}
+
+
+def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
+                        features: dict) -> None:
+    """Refuse to go on with another configuration, other speakers or other features.
+
+    Raises:
+        ValueError: lists what differs.
+    """
+    if not (exp_dir / "models" / "last.pt").is_file():
+        return
+    saved = yaml.safe_load("\n".join(read_lines(exp_dir / "config.yaml")))
+    differing = compare_identity(_flatten(saved), _flatten(config.model_dump()),
+                                 ignore=tuple(FREE | _under(config.model_dump(), "score")))
+    facts = checkpoint.load_facts(exp_dir)
+    differing += compare_identity(facts["features"], features)
+    if read_lines(exp_dir / "speakers.txt") != list(speakers):
+        differing.append("the training speakers are others")
+    if differing:
+        raise ValueError(f"{exp_dir} holds another training: {'; '.join(differing)}. Choose "
+                         f"another --exp_dir, or remove this one")
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _under(tree: dict, section: str) -> set[str]:
+    return set(_flatten({section: tree[section]}))
+
+
+def save(run: Run) -> None:
+    """Write `models/last.pt`, on the main process.
+
+    Batch norm runs over all processes and dropout follows from the step, so the state is the
+    same everywhere and one file is enough for any number of processes.
+    """
+    if not run.world.is_main:
+        return
+    checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
+        "step": run.step,
+        "num_utts": run.sampler.num_utts,
+        "net": run.net.state_dict(),
+        "head": run.head.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+    })
+
+
+def save_epoch(run: Run, epoch: int) -> None:
+    """Write the weights after an epoch, remove those that are too old, save the state."""
+    if not run.world.is_main:
+        return
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net, run.head)
+    save(run)
+    old = sorted((run.exp_dir / "models").glob("epoch_*.safetensors"))
+    for path in old[:-run.config.train.keep_epochs]:
+        path.unlink()
+
+
+def restore(run: Run) -> None:
+    """Load `models/last.pt` where there is one.
+
+    Raises:
+        ValueError: the training set has another number of utterances.
+    """
+    path = run.exp_dir / "models" / "last.pt"
+    if not path.is_file():
+        return
+    state = checkpoint.load_state(path)
+    if state["num_utts"] != run.sampler.num_utts:
+        raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
+                         f"{run.sampler.num_utts} now; choose another --exp_dir")
+    run.net.load_state_dict(state["net"])
+    run.head.load_state_dict(state["head"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.step = state["step"]

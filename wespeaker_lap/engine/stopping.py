@@ -1,0 +1,31 @@
+"""Ctrl-C and a scheduler's SIGTERM: finish the step, save, leave."""
+
+import signal
+
+
+class StopRequest:
+    """While it is entered, SIGINT and SIGTERM set `requested`; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt("stopped at once; what follows the last checkpoint is lost")
+        self.requested = True
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """Leave both signals to the parent (for workers, which Ctrl-C reaches too)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

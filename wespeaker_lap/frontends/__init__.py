@@ -1,0 +1,1 @@
+"""Waveforms to features: frozen pre-trained encoders."""

@@ -1,0 +1,1 @@
+"""Files to numpy and back. Nothing here imports torch."""

@@ -1,0 +1,93 @@
+"""Audio files to `(S,)` float32 and back: whatever libsndfile reads, at the rate that is wanted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from wespeaker_lap.io.table import replacing
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a header says: samples per channel, samples per second, channels."""
+
+    num_samples: int
+    sample_rate: int
+    num_channels: int
+
+
+def read_info(path: str | Path) -> AudioInfo:
+    """Read the header of a recording.
+
+    Args:
+        path: the file.
+
+    Raises:
+        AudioError: no such file, not audio, or a header without samples.
+    """
+    refuse_pipe(path)
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error})") from error
+    if info.frames <= 0:
+        raise AudioError(f"{path}: the file has a header and no samples")
+    return AudioInfo(info.frames, info.samplerate, info.channels)
+
+
+def read_audio(path: str | Path, sample_rate: int = 16000) -> np.ndarray:
+    """Read a recording as one channel at the wanted rate.
+
+    Channels are averaged, other rates are resampled (soxr, high quality).
+
+    Args:
+        path: a file in any format libsndfile reads (wav, flac, ogg/opus, mp3, …).
+        sample_rate: samples per second wanted.
+
+    Returns:
+        (S,) float32 in about [-1, 1].
+
+    Raises:
+        AudioError: no such file, not audio, no samples, or samples that are not finite.
+    """
+    info = read_info(path)
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{path}: broken audio ({error})") from error
+    if len(samples) == 0:
+        raise AudioError(f"{path}: the header promises {info.num_samples} samples, none is there")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path}: holds samples that are not finite numbers")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = 16000) -> None:
+    """Write a 16-bit mono wav in one piece.
+
+    Args:
+        path: the file, replaced as a whole.
+        samples: (S,) float in [-1, 1]; what lies beyond is clipped.
+        sample_rate: samples per second.
+    """
+    with replacing(path) as aside:
+        soundfile.write(str(aside), np.clip(samples, -1.0, 1.0), sample_rate,
+                        subtype="PCM_16", format="WAV")
+
+
+def refuse_pipe(path: str | Path) -> None:
+    """Raise on Kaldi's `command |` entries: a data file must not be able to run a program."""
+    if str(path).strip().endswith("|") or str(path).strip().startswith("|"):
+        raise AudioError(f"{path}: a pipe, which is never run; convert the audio to files first")

@@ -1,0 +1,1 @@
+"""Training losses: embeddings and speaker labels to a scalar."""

@@ -1,0 +1,161 @@
+"""Softmax losses with an angular margin: embeddings and speaker labels -> a scalar."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AAMSoftmax(nn.Module):
+    """Additive angular margin softmax with sub-centres and the inter-top-K penalty.
+
+    With `theta[n]` the angle between an embedding and speaker n (the nearest of the speaker's
+    K centres), the logits are `scale` times
+
+    - the target: `cos(theta + m)`; where `cos(theta) <= cos(pi - m)`, so that theta + m has
+      passed pi and the cosine would rise again, `cos(theta) - m sin(pi - m)` instead;
+    - the `top_k` other speakers with the largest cosines: `cos(theta - m')`,
+      `m' = top_k_penalty * (current margin / margin)`;
+    - everyone else: `cos(theta)`.
+
+    Sources: ArcFace, arXiv 1801.07698, equation 3; Sub-center ArcFace, ECCV 2020; inter-top-K
+    penalty, arXiv 2110.05042, section 3.
+
+    Args:
+        embed_dim: E.
+        num_speakers: N.
+        scale: factor of all logits.
+        margin: m in radians, the full margin that a schedule leads to; from 0 to below pi.
+        num_subcenters: K, centres a speaker.
+        top_k: how many other speakers are penalised. With fewer others than that, all of them
+            are: a recipe written for thousands of speakers still runs on five.
+        top_k_penalty: m' in radians at the full margin. With `margin=0` there is no penalty.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> loss_fn = AAMSoftmax(embed_dim=192, num_speakers=10, num_subcenters=3, top_k=5,
+    ...                      top_k_penalty=0.06)
+    >>> loss, logits = loss_fn(torch.randn(4, 192), torch.tensor([0, 3, 3, 9]), margin=0.1)
+    >>> loss.shape, logits.shape
+    (torch.Size([]), torch.Size([4, 10]))
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_speakers: int,
+        scale: float = 30.0,
+        margin: float = 0.2,
+        num_subcenters: int = 1,
+        top_k: int = 0,
+        top_k_penalty: float = 0.0,
+    ):
+        super().__init__()
+        if min(embed_dim, num_speakers, num_subcenters) < 1 or top_k < 0:
+            raise ValueError(
+                "want embed_dim, num_speakers, num_subcenters >= 1 and top_k >= 0, got "
+                f"{embed_dim}, {num_speakers}, {num_subcenters} and {top_k}"
+            )
+        if not 0.0 < scale < math.inf:
+            raise ValueError(f"want a positive scale, got {scale}")
+        _check_angle("margin", margin)
+        _check_angle("top_k_penalty", top_k_penalty)
+        self.num_speakers = num_speakers
+        self.scale = scale
+        self.margin = margin
+        self.top_k = min(top_k, num_speakers - 1)
+        self.top_k_penalty = top_k_penalty
+        self.centers = nn.Parameter(torch.empty(num_speakers, num_subcenters, embed_dim))
+        nn.init.xavier_uniform_(self.centers.data.flatten(0, 1))
+
+    def forward(
+        self, emb: Tensor, speakers: Tensor, margin: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch, in float32 (float64 stays) even under autocast.
+
+        Args:
+            emb: `(B, E)` embeddings, of any length.
+            speakers: `(B,)` integer labels from 0 to N - 1.
+            margin: the current margin in radians; None for the full one.
+
+        Returns:
+            The mean cross entropy `()`, and the scaled logits `(B, N)` with margin and penalty
+            that it was computed from. For the accuracy take the arg max of `cosines`.
+
+        Raises:
+            ValueError: a shape does not fit, a label is no speaker, or the margin is no angle
+                from 0 to below pi.
+        """
+        margin = self.margin if margin is None else margin
+        _check_angle("margin", margin)
+        cosines = self.cosines(emb)  # (B, N)
+        target = self._target_index(speakers, len(emb))  # (B, 1)
+        logits = cosines.scatter(1, target, _add_margin(cosines.gather(1, target), margin))
+        penalty = self.top_k_penalty * margin / self.margin if self.margin > 0.0 else 0.0
+        if penalty > 0.0 and self.top_k > 0:
+            others = cosines.detach().scatter(1, target, -torch.inf)
+            rivals = others.topk(self.top_k, dim=1).indices  # (B, top_k)
+            logits = logits.scatter(1, rivals, _rotate(cosines.gather(1, rivals), -penalty))
+        logits = self.scale * logits
+        return F.cross_entropy(logits, target.squeeze(1)), logits
+
+    def cosines(self, emb: Tensor) -> Tensor:
+        """Compare embeddings with every speaker, without margin, penalty or scale.
+
+        Args:
+            emb: `(B, E)`.
+
+        Returns:
+            `(B, N)` cosines with the nearest centre of each speaker, float32 or float64.
+
+        Raises:
+            ValueError: `emb` has another shape.
+        """
+        num_speakers, num_subcenters, embed_dim = self.centers.shape
+        if emb.dim() != 2 or emb.shape[1] != embed_dim or len(emb) == 0:
+            raise ValueError(f"want (B, {embed_dim}) with B >= 1, got {tuple(emb.shape)}")
+        # The number below 1 is the cosine of 0.03 radians in float16 and of 0.09 in bfloat16.
+        with torch.autocast(emb.device.type, enabled=False):
+            directions = F.normalize(_widen(self.centers).flatten(0, 1), dim=1)  # (N * K, E)
+            cosines = F.linear(F.normalize(_widen(emb), dim=1), directions)  # (B, N * K)
+        return cosines.view(-1, num_speakers, num_subcenters).amax(dim=2)
+
+    def _target_index(self, speakers: Tensor, batch_size: int) -> Tensor:
+        """Checked labels as `(B, 1)` int64, ready for gather and scatter."""
+        if speakers.shape != (batch_size,) or speakers.is_floating_point():
+            raise ValueError(
+                f"want speakers as ({batch_size},) integers, "
+                f"got {tuple(speakers.shape)} of {speakers.dtype}"
+            )
+        low, high = (int(n) for n in speakers.aminmax())
+        if low < 0 or high >= self.num_speakers:
+            raise ValueError(
+                f"want speaker labels from 0 to {self.num_speakers - 1}, got {low} to {high}: "
+                "were the labels made from another speaker list?"
+            )
+        return speakers.long().to(self.centers.device).unsqueeze(1)
+
+
+def _add_margin(cosine: Tensor, margin: float) -> Tensor:
+    """`cos(theta + margin)`, or its straight continuation where that would rise again."""
+    past_pi = cosine <= math.cos(math.pi - margin)
+    continued = cosine - margin * math.sin(math.pi - margin)
+    return torch.where(past_pi, continued, _rotate(cosine, margin))
+
+
+def _rotate(cosine: Tensor, angle: float) -> Tensor:
+    """`cos(theta + angle)` from `cos(theta)`, theta in [0, pi]."""
+    # At a sine of 0 the square root has no gradient, and rounding takes cosines past 1.
+    sine = (1.0 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
+    return cosine * math.cos(angle) - sine * math.sin(angle)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_angle(name: str, angle: float) -> None:
+    if not 0.0 <= angle < math.pi:
+        raise ValueError(f"want {name} in [0, pi) radians, got {angle}")

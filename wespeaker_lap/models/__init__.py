@@ -1,0 +1,1 @@
+"""Tensors to tensors: the layer poolings, the poolings over time and the speaker network."""

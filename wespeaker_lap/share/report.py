@@ -1,0 +1,72 @@
+"""Stage 8: everything that was measured of an experiment, on one page."""
+
+import json
+from pathlib import Path
+
+from wespeaker_lap.config import load_config
+from wespeaker_lap.engine.checkpoint import load_facts
+from wespeaker_lap.io.table import write_text
+from wespeaker_lap.score.evaluate import NORMS, ResultRow
+from wespeaker_lap.score.scorefile import read_scores
+from wespeaker_lap.share.plots import plot_det, plot_histogram
+from wespeaker_lap.share.results import Results, format_page, read_results, write_results
+
+LABELS = {"none": "cosine", "snorm": "S-norm", "asnorm": "AS-norm", "qmf": "calibrated"}
+
+
+def write_report(exp_dir: str | Path) -> Path:
+    """Collect the metrics of all score files of an experiment.
+
+    Args:
+        exp_dir: of the training; stage 5 or later has written `scores/`.
+
+    Returns:
+        The page: `RESULTS.md`, beside it `results.json`, `det.png` and score histograms.
+
+    Raises:
+        FileNotFoundError: nothing was scored yet.
+    """
+    exp_dir = Path(exp_dir)
+    config, facts = load_config(exp_dir / "config.yaml"), load_facts(exp_dir)
+    scored = [json.loads(path.read_text(encoding="utf-8"))
+              for path in sorted((exp_dir / "scores").glob("*.json"))]
+    if not scored:
+        raise FileNotFoundError(f"{exp_dir}/scores: nothing was scored yet; run stage 5")
+    scored.sort(key=lambda row: (row["trials"], NORMS.index(row["norm"])))
+    plots = _draw(exp_dir, scored)
+    mean_set = scored[0]["mean_set"]
+    rows = [_to_row(row) for row in scored]
+    results = Results(system=exp_dir.name, seed=config.seed, rows=rows,
+                      encoder=facts["features"]["encoder"], params=facts["num_params"],
+                      large_margin=False, mean_subtraction=mean_set)
+    write_results(exp_dir, results, plots)
+    return exp_dir / "RESULTS.md"
+
+
+def join_results(exp_dirs: list[Path], path: Path) -> None:
+    """Put the results of several systems or seeds into one table.
+
+    Args:
+        exp_dirs: folders with a results.json.
+        path: the page.
+    """
+    write_text(path, format_page([read_results(d / "results.json") for d in exp_dirs]))
+
+
+def _to_row(facts: dict) -> ResultRow:
+    own = {key: value for key, value in facts.items() if key not in ("score_file", "mean_set")}
+    return ResultRow(**{**own, "eer_ci": tuple(own["eer_ci"])})
+
+
+def _draw(exp_dir: Path, scored: list[dict]) -> dict[str, str]:
+    """Draw all systems' DET curves and each one's histogram; title -> file."""
+    curves, plots = {}, {"DET curves": "det.png"}
+    for row in scored:
+        trials, scores = read_scores(exp_dir / "scores" / row["score_file"])
+        title = f"{row['trials']}, {LABELS[row['norm']]}"
+        curves[title] = (scores, trials.labels)
+        file = f"histogram_{Path(row['score_file']).stem}.png"
+        plot_histogram(exp_dir / file, scores, trials.labels, title)
+        plots[f"Scores: {title}"] = file
+    plot_det(exp_dir / "det.png", curves, exp_dir.name)
+    return plots
