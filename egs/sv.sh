@@ -5,14 +5,12 @@
 #   5 cosine scores         6 AS-norm               8 report              (0: download, if asked)
 #
 # A stage goes on where it stopped: after an error, run the same command again.
-# shellcheck shell=bash disable=SC2034  # options are read by tools/recipe.sh too
+# shellcheck shell=bash disable=SC2086  # $test_sets is a list of names
 
-SV_DIR="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
-. "$SV_DIR/../tools/env.sh"
-. "$SV_DIR/../tools/recipe.sh"
+TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
+. "$TOOLS/recipe.sh"
 
-stage=1             # first stage
-stop_stage=8        # last stage
+stage=1 stop_stage=8 # from this stage to that one
 dry_run=false       # print what would run, and the disk and time it needs
 config=conf/lap.yaml
 overrides=          # "train.epochs=5 score.top_n=100": changes to the configuration
@@ -22,23 +20,20 @@ feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> wh
 exp_dir=            # everything of this training; exp/<name of the configuration> where empty
 train_set=train
 valid_set=valid     # watched while training; none where empty
-test_sets=test
+test_sets="test"
 cohort_set=         # for AS-norm; the training set where empty
 trials=             # names of trial lists; all of the test sets where empty
 nj=                 # processes for work on the CPU; one a core where empty
 nproc=              # training processes on this machine; one a GPU, or 1
 gpus=               # "[0,1]" or "0 1"
 device=auto         # auto, cpu, cuda, mps
-num_nodes=1         # machines; with --rdzv_endpoint HOST:PORT
-rdzv_endpoint=
+num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
 num_avg=            # epochs to average; the configuration's where empty
-checkpoint=avg_model
-score_norm_method=asnorm
+checkpoint=avg_model # weights for embeddings: a file in models/
+score_norm_method=asnorm # or snorm
 top_n=              # cohort speakers in AS-norm; the configuration's where empty
 missing=error       # trials without an embedding: error or skip
-min_seconds=0.1     # shorter recordings are rejected
-max_reject_share=0.05
-
+min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
 PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
 
 # lap VERB ARGS…: one process, all cores.
@@ -46,18 +41,16 @@ lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
 
 # each_trials CALLBACK: CALLBACK SET LIST for every chosen trial list.
 each_trials() {
-    local SET LIST NAME
+    local SET LIST FOUND=false
     for SET in $test_sets; do
         for LIST in "$data/$SET"/trials/*.kaldi; do
-            NAME="$(basename "$LIST" .kaldi)"
-            [ -z "$trials" ] || [[ " $trials " == *" $NAME "* ]] || continue
-            "$1" "$SET" "$LIST"
+            [[ -z "$trials" || " $trials " == *" $(basename "$LIST" .kaldi) "* ]] || continue
+            "$1" "$SET" "$LIST" && FOUND=true
         done
     done
+    "$FOUND" || die "no list called '$trials' in $data/<set>/trials of the test sets ($test_sets)"
 }
-
 score_list() { lap score "$exp_dir" "$data/$1" --trials "$2" --missing "$missing"; }
-
 norm_list() {
     lap norm-scores "$exp_dir" "$data/$1" --trials "$2" --missing "$missing" \
         --cohort "$data/$cohort_set" --method "$score_norm_method" ${top_n:+--top_n "$top_n"}
@@ -74,7 +67,8 @@ prepare() {
 
 run_stages() {
     parse_options "$@"
-    local SET CONFIG=(--config "$config") ITEM ENCODER
+    . "$TOOLS/env.sh"
+    local CONFIG=(--config "$config") ITEM SET ENCODER
     for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
     # A mistake in the configuration ends the recipe here, before any work.
     ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
@@ -82,24 +76,22 @@ run_stages() {
     : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
     : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
-    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS=" $train_set $cohort_set $test_sets "
-    read -r -a SETS <<<"$(tr ' ' '\n' <<<"$SETS" | awk 'NF && !seen[$0]++' | tr '\n' ' ')"
-    local ALL=("${SETS[@]}" ${valid_set:+"$valid_set"}) VALID=()
+    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL VALID=()
+    local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
+    mapfile -t SETS < <(printf '%s\n' $train_set $cohort_set $test_sets | awk '!seen[$0]++')
+    ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
-    if [ "$dry_run" = true ]; then
+    [ "$dry_run" = false ] ||
         "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" "${CONFIG[@]}" | sed 's/^/# /'
-    fi
 
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
         prepare false
-        for SET in "${ALL[@]}"; do
-            lap audit-data "$data/$SET" --nj "$nj" --min_seconds "$min_seconds" \
-                --max_reject_share "$max_reject_share"
-        done
+        for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
         for SET in $test_sets $valid_set; do
-            compgen -G "$data/$SET/trials/*.kaldi" >/dev/null ||
+            # Not where the recipe has brought the corpus's own lists.
+            find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null | grep -q . ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
         done
     fi

@@ -181,7 +181,8 @@ def test_launch_shares_the_cores(recipe) -> None:
     cores = len(affinity(0)) if affinity else os.cpu_count()
     for nproc in (1, 2, 4 * cores):
         result = recipe(f"launch {nproc} train", "--dry_run", "true")
-        assert result.stdout.startswith(f"env OMP_NUM_THREADS={max(1, cores // nproc)} python ")
+        assert result.stdout.startswith(
+            f"env OMP_NUM_THREADS={max(1, cores // nproc)} OMP_WAIT_POLICY=passive python ")
 
 
 @pytest.mark.parametrize(

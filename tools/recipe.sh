@@ -127,7 +127,9 @@ launch() {
     fi
     if [ -z "${OMP_NUM_THREADS:-}" ]; then
         cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
-        command=(env "OMP_NUM_THREADS=$((cores > nproc ? cores / nproc : 1))" "${command[@]}")
+        # Threads that wait must sleep: the processes that read data need the cores.
+        command=(env "OMP_NUM_THREADS=$((cores > nproc ? cores / nproc : 1))"
+            "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}" "${command[@]}")
     fi
     run "${command[@]}" -m wespeaker_lap "$@"
 }

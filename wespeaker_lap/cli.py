@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Speaker verification on frozen speech encoders, stage by stage.")
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file")]
 SetOption = Annotated[list[str] | None,
@@ -202,20 +203,19 @@ def _print_row(row) -> None:
 
 
 def main() -> None:
-    """Run one verb; bad input ends in one message on standard error and exit code 1."""
+    """Run one verb; bad input ends in one message on standard error and exit code 1.
+
+    With WESPEAKER_LAP_DEBUG set, the traceback is shown instead.
+    """
     rank = os.environ.get("RANK", "0")
     logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING,
                         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        app(standalone_mode=False, args=[_underscored(arg) for arg in sys.argv[1:]])
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except (typer.Abort, KeyboardInterrupt) as stop:
-        print(f"interrupted{': ' if str(stop) else ''}{stop}", file=sys.stderr)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app(args=[_underscored(arg) for arg in sys.argv[1:]])
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("WESPEAKER_LAP_DEBUG"):
             raise

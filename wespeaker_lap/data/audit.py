@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
 from wespeaker_lap.io.audio import AudioError, read_audio, read_info
-from wespeaker_lap.io.table import invert, read_lines, write_table, write_text
+from wespeaker_lap.io.table import invert, name_some, read_lines, write_table, write_text
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it a recording holds nothing but rounding noise
 
@@ -44,7 +44,7 @@ class Audit:
         out += [f"note: {count} x {note}" for note, count in sorted(self.notes.items())]
         if self.singletons:
             out.append(f"note: {len(self.singletons)} speakers with a single utterance, "
-                       f"so without a target trial ({', '.join(self.singletons[:5])} …)")
+                       f"so without a target trial ({name_some(self.singletons, 5)})")
         return out
 
 
@@ -91,7 +91,7 @@ def audit_data_dir(path: str | Path, sample_rate: int = 16000, min_seconds: floa
     Raises:
         ValueError: too many rejects (the list is written all the same), or a broken table.
     """
-    data = load_data_dir(path)
+    data = load_data_dir(path, with_durations=False)
     utts = sorted(data.wavs)
     inspect = partial(inspect_recording, sample_rate=sample_rate, min_seconds=min_seconds)
     findings = dict(zip(utts, _map(inspect, [data.wavs[u] for u in utts], num_jobs, data.path),

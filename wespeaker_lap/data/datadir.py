@@ -34,11 +34,12 @@ class DataDir:
         return sorted(set(self.utt2spk.values()))
 
 
-def load_data_dir(path: str | Path) -> DataDir:
+def load_data_dir(path: str | Path, with_durations: bool = True) -> DataDir:
     """Load a data directory and check that its tables agree.
 
     Args:
         path: a folder with wav.scp and utt2spk; spk2gender and utt2dur are optional.
+        with_durations: whether utt2dur is read; not by the audit, which is about to write it.
 
     Raises:
         FileNotFoundError: the folder or a table is missing.
@@ -54,8 +55,13 @@ def load_data_dir(path: str | Path) -> DataDir:
     extra = [utt for utt in utt2spk if utt not in wavs]
     if extra:
         raise ValueError(f"{path}/wav.scp: no audio for {name_some(extra)}, which utt2spk names")
+    blank = [utt for utt, speaker in utt2spk.items() if len(speaker.split()) != 1]
+    if blank:
+        raise ValueError(f"{path}/utt2spk: white space in the speaker of {name_some(blank)}; "
+                         f"expected 'utt speaker' lines")
     genders = read_table(path / "spk2gender") if (path / "spk2gender").is_file() else {}
-    return DataDir(path, wavs, utt2spk, genders, _read_durations(path, wavs))
+    durations = _read_durations(path, wavs) if with_durations else {}
+    return DataDir(path, wavs, utt2spk, genders, durations)
 
 
 def _read_durations(path: Path, wavs: Mapping[str, str]) -> dict[str, float]:
@@ -70,12 +76,14 @@ def _read_durations(path: Path, wavs: Mapping[str, str]) -> dict[str, float]:
     missing = [utt for utt in wavs if utt not in durations]
     if missing:
         raise ValueError(f"{path}/utt2dur: no duration for {name_some(missing)}; audit it again")
-    return durations
+    return {utt: durations[utt] for utt in wavs}  # the set may have been cut down since
 
 
 def write_data_dir(path: str | Path, wavs: Mapping[str, str], utt2spk: Mapping[str, str],
                    spk2gender: Mapping[str, str] | None = None) -> None:
     """Write wav.scp, utt2spk, spk2utt and, where given, spk2gender, sorted in the C locale.
+
+    Durations that an audit has measured before are removed: audit again.
 
     Args:
         path: the folder; made where it is missing.
@@ -93,6 +101,9 @@ def write_data_dir(path: str | Path, wavs: Mapping[str, str], utt2spk: Mapping[s
         raise ValueError(f"{path}: wav.scp and utt2spk would name different utterances: "
                          f"{name_some(sorted(wavs.keys() ^ utt2spk.keys()))}")
     spk2utt = {spk: " ".join(utts) for spk, utts in invert(utt2spk).items()}
+    # What an earlier corpus left behind must not be taken for this one's.
+    (path / "utt2dur").unlink(missing_ok=True)
+    (path / "spk2gender").unlink(missing_ok=True)
     write_table(path / "utt2spk", utt2spk)
     write_table(path / "spk2utt", spk2utt)
     if spk2gender:

@@ -38,7 +38,6 @@ def fetch(url: str, path: str | Path) -> Path:
         return path
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.touch()
     reason = "the connection ends too early"
     for _ in range(ATTEMPTS):
         try:
@@ -50,16 +49,16 @@ def fetch(url: str, path: str | Path) -> Path:
                 TimeoutError) as error:
             reason = str(error)
             continue
-        if total is None or part.stat().st_size == total:
+        if total is None or _size(part) == total:
             os.replace(part, path)
             return path
-    raise OSError(f"{url}: {reason}; {part.stat().st_size} bytes are kept in {part}, the same "
+    raise OSError(f"{url}: {reason}; {_size(part)} bytes are kept in {part}, the same "
                   f"command goes on from there (or put the whole file at {path})")
 
 
 def _receive(url: str, part: Path) -> int | None:
     """Append to `part` what it lacks; returns the length of the whole file, None if not told."""
-    have = part.stat().st_size
+    have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
@@ -84,6 +83,10 @@ def _receive(url: str, part: Path) -> int | None:
                 file.write(block)
                 bar.update(len(block))
     return total
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:

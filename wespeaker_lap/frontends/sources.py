@@ -142,12 +142,8 @@ def load_bundle(name: str, weights: Path | None = None) -> PretrainedEncoder:
         ) from error
     while not isinstance(model, Wav2Vec2Model):  # a wrapper that normalises whole batches
         model = model.model
-    return PretrainedEncoder(
-        name=name,
-        model=_without_head(model),
-        sample_rate=int(bundle.sample_rate),
-        normalize_waveform=bundle._normalize_waveform,
-    )
+    facts = (int(bundle.sample_rate), bundle._normalize_waveform)
+    return PretrainedEncoder(name, _without_head(model), *facts)
 
 
 def hash_weights(tensors: dict[str, Tensor]) -> str:

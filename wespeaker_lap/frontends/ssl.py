@@ -98,11 +98,9 @@ class FrozenSSL(nn.Module):
         Args:
             name_or_path: for example "wavlm_tiny", "WAVLM_BASE_PLUS", "./my_encoder",
                 "hf://microsoft/wavlm-large".
-            last_state: as for the class.
             bundle: the torchaudio bundle whose weights file `name_or_path` is.
             normalize_waveform: overrules what the encoder's origin says.
-            max_seconds: as for the class.
-            overlap_seconds: as for the class.
+            last_state, max_seconds, overlap_seconds: as for the class.
 
         Raises:
             FileNotFoundError: weights that are neither here nor in reach; says where to put them.
@@ -115,16 +113,8 @@ class FrozenSSL(nn.Module):
         """
         found = load_encoder(name_or_path, bundle, normalize_waveform)
         normalize = found.normalize_waveform if normalize_waveform is None else normalize_waveform
-        return cls(
-            found.model,
-            found.name,
-            found.sample_rate,
-            normalize,
-            found.normalize_eps,
-            last_state,
-            max_seconds,
-            overlap_seconds,
-        )
+        facts = (found.model, found.name, found.sample_rate, normalize, found.normalize_eps)
+        return cls(*facts, last_state, max_seconds, overlap_seconds)
 
     def train(self, mode: bool = True) -> "FrozenSSL":
         """Stay in evaluation mode, whatever a parent module is set to."""

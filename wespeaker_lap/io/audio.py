@@ -1,5 +1,6 @@
 """Audio files to `(S,)` float32 and back: whatever libsndfile reads, at the rate that is wanted."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def read_audio(path: str | Path, sample_rate: int = 16000) -> np.ndarray:
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    if len(mono) == 0:
+        raise AudioError(f"{path}: {len(samples)} samples at {rate} Hz, none at {sample_rate} Hz")
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: holds samples that are not finite numbers")
     return np.ascontiguousarray(mono, dtype=np.float32)
@@ -82,9 +85,10 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = 16000) -
         samples: (S,) float in [-1, 1]; what lies beyond is clipped.
         sample_rate: samples per second.
     """
+    wav = io.BytesIO()  # libsndfile would not say that the disk is full
+    soundfile.write(wav, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
     with replacing(path) as aside:
-        soundfile.write(str(aside), np.clip(samples, -1.0, 1.0), sample_rate,
-                        subtype="PCM_16", format="WAV")
+        aside.write_bytes(wav.getvalue())
 
 
 def refuse_pipe(path: str | Path) -> None:

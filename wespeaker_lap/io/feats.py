@@ -22,7 +22,7 @@ import kaldiio
 import numpy as np
 
 from wespeaker_lap.io.identity import compare_identity, read_identity
-from wespeaker_lap.io.table import read_table, write_table, write_text
+from wespeaker_lap.io.table import naming, read_table, write_table, write_text
 from wespeaker_lap.io.vectors import split_entry
 
 CODECS = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
@@ -70,7 +70,7 @@ class FeatureWriter:
         num_layers, dim = self.identity["num_layers"], self.identity["dim"]
         if feats.ndim != 3 or feats.shape[0] == 0 or feats.shape[1:] != (num_layers, dim):
             raise ValueError(f"{utt}: want (T, {num_layers}, {dim}), got {tuple(feats.shape)}")
-        if utt in self._entries or len(utt.split()) != 1:
+        if utt in self._entries or utt.split() != [utt]:
             raise ValueError(f"{self.ark}: {utt!r} was written before, or holds white space")
         with np.errstate(over="ignore"):
             stored = feats.astype(CODECS[self.codec])
@@ -79,14 +79,16 @@ class FeatureWriter:
                              f"recording, or use the codec float32")
         self._entries[utt] = f"{self.ark}:{self._file.tell() + len(utt.encode()) + 1}"
         self._num_frames[utt] = len(feats)
-        if self.codec == "float16":
-            kaldiio.save_ark(self._file, {utt: stored}, write_function="numpy")
-        else:
-            kaldiio.save_ark(self._file, {utt: stored.reshape(len(feats), -1)})
+        with naming(self.ark):
+            if self.codec == "float16":
+                kaldiio.save_ark(self._file, {utt: stored}, write_function="numpy")
+            else:
+                kaldiio.save_ark(self._file, {utt: stored.reshape(len(feats), -1)})
 
     def __exit__(self, error_type, error, traceback) -> None:
         try:
-            self._file.close()  # a full disk may only be noticed here
+            with naming(self.ark):
+                self._file.close()  # a full disk may only be noticed here
             if error_type is None:
                 os.replace(self._aside, self.ark)
         finally:
@@ -170,11 +172,12 @@ class FeatureStore:
             raise FileNotFoundError(f"{self.directory}/feats.scp: no such file: the extraction was "
                                     f"not finished; run stage 2 again, it goes on where it stopped")
         self._entries = self._locate(read_table(self.directory / "feats.scp"))
-        self._num_frames = {utt: int(n) for utt, n in
-                            read_table(self.directory / "utt2num_frames").items()}
-        if self._entries.keys() != self._num_frames.keys():
+        counts = read_table(self.directory / "utt2num_frames")
+        if self._entries.keys() != counts.keys() or not all(map(str.isdecimal, counts.values())):
             raise ValueError(f"{self.directory}: feats.scp and utt2num_frames name different "
-                             f"utterances; remove both and run stage 2 again")
+                             f"utterances, or a number of frames is none; remove both and run "
+                             f"stage 2 again")
+        self._num_frames = {utt: int(count) for utt, count in counts.items()}
         self.num_layers, self.dim = self.identity["num_layers"], self.identity["dim"]
         self._files: dict[Path, int] = {}
 
@@ -245,31 +248,43 @@ class FeatureStore:
 
     def _header_bytes(self, path: Path, offset: int, utt: str, num_frames: int) -> int:
         """Check an entry's header against the index; returns its length in bytes."""
-        head = self._pread(path, utt, _ENTRY_HEADER, offset, whole=False)
-        shape, length, is_dtype = None, 0, False
-        if head.startswith(b"\0BFM \4"):
-            shape = tuple(int.from_bytes(head[at:at + 4], "little") for at in (6, 11))
-            length, is_dtype = _MATRIX_HEADER, self.identity["codec"] == "float32"
-        elif head.startswith(b"NPY"):
-            npy = io.BytesIO(head[4 + head[3]:])
-            if np.lib.format.read_magic(npy) == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(npy)
-                length = 4 + head[3] + npy.tell()
-                is_dtype = dtype == CODECS[self.identity["codec"]]
+        codec = self.identity["codec"]
+        shape, dtype, length = _parse_header(
+            self._pread(path, utt, _ENTRY_HEADER, offset, whole=False))
         want = {"float32": (num_frames, self.num_layers * self.dim),
-                "float16": (num_frames, self.num_layers, self.dim)}[self.identity["codec"]]
-        if shape != want or not is_dtype:
-            raise ValueError(f"{path}: {utt} at byte {offset} is no {self.identity['codec']} entry "
-                             f"of shape {want}; {_how_to_mend(path)}")
+                "float16": (num_frames, self.num_layers, self.dim)}[codec]
+        if shape != want or dtype != CODECS[codec]:
+            raise ValueError(f"{path}: {utt} at byte {offset} is no {codec} entry of shape {want}; "
+                             f"{_how_to_mend(path)}")
         return length
 
     def _pread(self, path: Path, utt: str, count: int, offset: int, whole: bool = True) -> bytes:
         if path not in self._files:
             self._files[path] = os.open(path, os.O_RDONLY)
-        data = os.pread(self._files[path], count, offset)
+        data = part = os.pread(self._files[path], count, offset)
+        while whole and part and len(data) < count:  # one call gives 2 GiB at most
+            part = os.pread(self._files[path], count - len(data), offset + len(data))
+            data += part
         if whole and len(data) != count:
             raise ValueError(f"{path}: cut short in the middle of {utt}; {_how_to_mend(path)}")
         return data
+
+
+def _parse_header(head: bytes) -> tuple[tuple[int, ...], np.dtype | None, int]:
+    """Shape, type and header bytes of a Kaldi matrix or numpy entry; a type of None: neither."""
+    try:
+        if head.startswith(b"\0BFM \4") and len(head) >= _MATRIX_HEADER:
+            shape = tuple(int.from_bytes(head[at:at + 4], "little") for at in (6, 11))
+            return shape, CODECS["float32"], _MATRIX_HEADER
+        if head.startswith(b"NPY"):
+            before = 4 + head[3]  # kaldiio's own length field
+            npy = io.BytesIO(head[before:])
+            if np.lib.format.read_magic(npy) == (1, 0):
+                shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(npy)
+                return shape, None if is_fortran else dtype, before + npy.tell()
+    except (ValueError, IndexError):
+        pass  # cut short, or nothing of ours
+    return (), None, 0
 
 
 def _how_to_mend(ark: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 # These say of which data a store is, not what its numbers mean: two stores may differ in them
 # and still be used together. `shards` says how the entries are cut into files.
 DATA_FIELDS = ("data_hash", "augmentation", "toolkit_version", "shards")
+NEEDED_FIELDS = ("codec", "num_layers", "dim")  # without them no entry can be read
 
 
 def read_identity(directory: str | Path) -> dict:
@@ -13,16 +14,21 @@ def read_identity(directory: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is none: this is no store.
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or lacks what a reader needs.
     """
     path = Path(directory) / "feats.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        identity = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, so {directory} is no feature store; "
                                 f"run stage 2") from None
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); remove the folder and run stage 2") from None
+    lacking = [name for name in NEEDED_FIELDS if not isinstance(identity, dict)
+               or name not in identity]
+    if lacking:
+        raise ValueError(f"{path}: no {', '.join(lacking)}; remove the folder and run stage 2")
+    return identity
 
 
 def compare_identity(have: dict, want: dict, ignore: tuple[str, ...] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 Every error names the file and the line. Files appear under their final name only when whole.
 """
 
+import errno
 import gzip
 import os
 import zlib
@@ -74,11 +75,13 @@ def write_table(path: str | Path, table: Mapping[str, object]) -> None:
         table: key -> value; a key must be without blanks.
 
     Raises:
-        ValueError: a key is empty or holds white space.
+        ValueError: a key is empty or holds white space, or a value would not be read back.
     """
-    for key in table:
-        if not key or len(key.split()) != 1 or key != key.strip():
+    for key, value in table.items():
+        if key.split() != [key]:
             raise ValueError(f"{path}: the id {key!r} is empty or holds white space; rename it")
+        if not str(value).strip() or "\n" in str(value):
+            raise ValueError(f"{path}: the value {value!r} of {key!r} is blank or holds a new line")
     # Sorting by code point equals sorting the UTF-8 bytes, which is what LC_ALL=C sort does.
     write_text(path, "".join(f"{key} {table[key]}\n" for key in sorted(table)))
 
@@ -100,16 +103,40 @@ def replacing(path: str | Path):
         The name to write to, in the same folder. It is removed when the block fails, so that
         neither a half-written nor a leftover file stays behind (a killed process leaves one that
         the next run overwrites).
+
+    Raises:
+        OSError: the file cannot be written; names it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        yield aside
+        with naming(path):
+            yield aside
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming(path: str | Path):
+    """Name the file in those errors of the system that do not, such as that of a full disk.
+
+    Args:
+        path: what the block writes to.
+
+    Raises:
+        OSError: as the block did, with the path and, where the disk is full, what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; make room and run the same command again" if full else ""
+        raise OSError(f"{path}: {error.strerror}{advice}") from error
 
 
 def invert(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:

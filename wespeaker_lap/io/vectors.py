@@ -1,6 +1,7 @@
 """Embeddings as Kaldi float vectors in ark/scp, readable by Kaldi, WeSpeaker and kaldiio."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,16 +27,21 @@ def write_vectors(directory: str | Path, utts: Sequence[str], vectors: np.ndarra
         The path of the scp.
 
     Raises:
-        ValueError: the counts differ, or an entry is not finite (names the ids).
+        ValueError: the counts differ, an id stands twice or holds white space, or an entry is
+            not finite (names the ids).
     """
     vectors = np.asarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or len(utts) != len(vectors):
         raise ValueError(f"want one row of (n, E) for each of {len(utts)} ids, got {vectors.shape}")
+    wrong = [utt for utt, count in Counter(utts).items() if count > 1 or utt.split() != [utt]]
+    if wrong:
+        raise ValueError(f"ids that stand twice or hold white space: {name_some(map(repr, wrong))}")
     broken = [utt for utt, row in zip(utts, vectors, strict=True) if not np.isfinite(row).all()]
     if broken:
         raise ValueError(f"embeddings that are not finite numbers: {name_some(broken)}")
     ark = Path(directory) / f"{name}.ark"
     entries = {}
+    ark.with_suffix(".scp").unlink(missing_ok=True)  # it must never point into another ark
     with replacing(ark) as aside, open(aside, "wb") as file:
         for utt, row in zip(utts, vectors, strict=True):
             entries[utt] = f"{ark}:{file.tell() + len(utt.encode()) + 1}"
@@ -68,8 +74,10 @@ def read_vectors(scp_path: str | Path,
         raise ValueError(f"{scp_path}: holds no vectors")
     arks: dict[Path, bytes] = {}
     rows = [_read_vector(arks, Path(scp_path), utt, entries[utt]) for utt in wanted]
-    if len({len(row) for row in rows}) != 1:
-        raise ValueError(f"{scp_path}: vectors of different lengths")
+    odd = [utt for utt, row in zip(wanted, rows, strict=True) if len(row) != len(rows[0])]
+    if odd:
+        raise ValueError(f"{scp_path}: vectors of another length than the first one's "
+                         f"{len(rows[0])}: {name_some(odd)}")
     return wanted, np.stack(rows)
 
 
@@ -83,10 +91,10 @@ def _read_vector(arks: dict[Path, bytes], scp_path: Path, utt: str, entry: str) 
         raise ValueError(f"{path}: no float vector at byte {offset} ({utt}); the file is not what "
                          f"{scp_path} was written for")
     length = int.from_bytes(data[start:start + 4], "little")
-    row = np.frombuffer(data[start + 4:start + 4 + 4 * length], dtype="<f4")
-    if len(row) != length:
+    end = start + 4 + 4 * length
+    if length < 1 or len(data) < end:
         raise ValueError(f"{path}: cut short in the middle of {utt}; write it again")
-    return row
+    return np.frombuffer(data[start + 4:end], dtype="<f4")
 
 
 def split_entry(scp_path: Path, utt: str, entry: str) -> tuple[Path, int]:

@@ -13,12 +13,14 @@ train_set=vox2_dev
 test_sets=vox1
 vox1_dir=            # VoxCeleb1, dev and test
 vox2_dir=            # VoxCeleb2 dev, wav or m4a
-lists_dir=           # the official trial lists and metadata; vox1_dir where empty
+lists_dir=           # the official trial lists and metadata; vox1_dir is searched too
+incomplete_lists=    # skip or keep: what to do about a list with utterances that are not there
 wav_dir=             # where converted m4a go; $data/wav_vox2 where empty
 musan_dir=           # MUSAN, for augmentation
 rirs_dir=            # RIRS_NOISES, for augmentation
 num_valid_speakers=  # held back from VoxCeleb2 dev
+split_seed=          # which ones
 max_failures=        # share of m4a that may fail to convert
-PREPARE_OPTIONS=(vox1_dir vox2_dir lists_dir wav_dir musan_dir rirs_dir num_valid_speakers
+PREPARE_OPTIONS=(vox1_dir vox2_dir lists_dir incomplete_lists split_seed wav_dir musan_dir rirs_dir num_valid_speakers
     max_failures)
 run_stages "$@"

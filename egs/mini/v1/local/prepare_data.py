@@ -135,7 +135,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the options; every `--xxx_size` is `SPEAKERSxUTTERANCES`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data directories")
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--data_seed", "--seed", dest="seed", type=int, default=42,
+                        help="of the voices, their sentences and their noise")
     parser.add_argument("--nj", type=int, default=os.cpu_count(), help="processes at a time")
     for name, size in zip(SETS, ("60x20", "10x10", "20x12"), strict=True):
         parser.add_argument(f"--{name}_size", type=parse_size, default=size, metavar="NxM",
