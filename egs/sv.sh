@@ -15,11 +15,10 @@ dry_run=false       # print what would run, and the disk and time it needs
 config=conf/lap.yaml
 overrides=          # "train.epochs=5 score.top_n=100": changes to the configuration
 seed=               # of the training; the configuration's where empty
-data=data           # data directories are in $data/<set>
+data=data           # data directories are in $data/<set>; all paths: from the recipe's folder
 feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
 exp_dir=            # everything of this training; exp/<name of the configuration> where empty
-train_set=train
-valid_set=valid     # watched while training; none where empty
+train_set=train valid_set=valid # the second is watched while training; none where empty
 test_sets="test"
 cohort_set=         # for AS-norm; the training set where empty
 trials=             # names of trial lists; all of the test sets where empty
@@ -30,8 +29,7 @@ device=auto         # auto, cpu, cuda, mps
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
 num_avg=            # epochs to average; the configuration's where empty
 checkpoint=avg_model # weights for embeddings: a file in models/
-score_norm_method=asnorm # or snorm
-top_n=              # cohort speakers in AS-norm; the configuration's where empty
+score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the configuration's
 missing=error       # trials without an embedding: error or skip
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
 PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
@@ -39,20 +37,22 @@ PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_dat
 # lap VERB ARGS…: one process, all cores.
 lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
 
-# each_trials CALLBACK: CALLBACK SET LIST for every chosen trial list.
+# each_trials CALLBACK: CALLBACK LIST for every chosen trial list; all must be there first.
 each_trials() {
-    local SET LIST FOUND=false
-    for SET in $test_sets; do
-        for LIST in "$data/$SET"/trials/*.kaldi; do
-            [[ -z "$trials" || " $trials " == *" $(basename "$LIST" .kaldi) "* ]] || continue
-            "$1" "$SET" "$LIST" && FOUND=true
-        done
+    local SET NAME LIST LISTS=()
+    for SET in $test_sets; do LISTS+=("$data/$SET"/trials/*.kaldi); done # '*' where there are none
+    for NAME in $trials; do
+        [[ "$dry_run" = true || " ${LISTS[*]##*/} " == *" $NAME.kaldi "* ]] ||
+            die "no list called '$NAME' in $data/<set>/trials of the test sets ($test_sets)"
     done
-    "$FOUND" || die "no list called '$trials' in $data/<set>/trials of the test sets ($test_sets)"
+    for LIST in "${LISTS[@]}"; do
+        NAME="$(basename "$LIST" .kaldi)"
+        if [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]]; then "$1" "$LIST"; fi
+    done
 }
-score_list() { lap score "$exp_dir" "$data/$1" --trials "$2" --missing "$missing"; }
+score_list() { lap score "$exp_dir" "${1%/trials/*}" --trials "$1" --missing "$missing"; }
 norm_list() {
-    lap norm-scores "$exp_dir" "$data/$1" --trials "$2" --missing "$missing" \
+    lap norm-scores "$exp_dir" "${1%/trials/*}" --trials "$1" --missing "$missing" \
         --cohort "$data/$cohort_set" --method "$score_norm_method" ${top_n:+--top_n "$top_n"}
 }
 
@@ -91,7 +91,7 @@ run_stages() {
         for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
         for SET in $test_sets $valid_set; do
             # Not where the recipe has brought the corpus's own lists.
-            find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null | grep -q . ||
+            [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
         done
     fi
@@ -115,5 +115,5 @@ run_stages() {
     if stage 5 "cosine scores"; then each_trials score_list; fi
     if stage 6 "score normalisation"; then each_trials norm_list; fi
     if stage 8 "report"; then lap report "$exp_dir"; fi
-    log "done: $exp_dir"
+    finish_stage && log "done: $exp_dir"
 }

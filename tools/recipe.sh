@@ -12,6 +12,7 @@
 set -euo pipefail
 
 STAGE_NOW="" # "stage N (title)" once one has begun, for the message when a command fails
+STAGE_START=0 # when it began, in seconds of this shell
 
 # log MESSAGE…: one line with the time, on standard error.
 log() { printf '%s %s\n' "$(date '+%F %T')" "$*" >&2; }
@@ -91,8 +92,15 @@ stage() {
     done
     # shellcheck disable=SC2154  # the recipe's options
     ((stage <= $1 && $1 <= stop_stage)) || return 1
-    STAGE_NOW="stage $1 ($2)"
+    finish_stage
+    STAGE_NOW="stage $1 ($2)" STAGE_START=$SECONDS
     log "stage $1: $2"
+}
+
+# finish_stage: says how long the stage that has begun took.
+finish_stage() {
+    [ -z "$STAGE_NOW" ] || log "$STAGE_NOW took $((SECONDS - STAGE_START)) s"
+    STAGE_NOW=""
 }
 
 # run CMD…: runs a program; with dry_run=true prints it instead, quoted for a shell. If it fails,

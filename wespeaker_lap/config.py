@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from wespeaker_lap.io.table import read_lines
 
 
 class Section(BaseModel):
     """A part of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False,
+                              protected_namespaces=())
 
 
 class Frontend(Section):
@@ -69,6 +79,14 @@ class Model(Section):
     layer_pool: Annotated[LapPool | WeightedSumPool, Field(discriminator="name")] = LapPool()
     time_pool: Annotated[AstpPool | StatsTimePool, Field(discriminator="name")] = AstpPool()
     embed_dim: int = Field(192, gt=0)
+
+    @field_validator("layer_pool", "time_pool", mode="before")
+    @classmethod
+    def _name_default(cls, section: Any, info: ValidationInfo) -> Any:
+        """Options without a name are those of the default."""
+        if not isinstance(section, dict):
+            return section
+        return {"name": cls.model_fields[info.field_name].default.name, **section}
 
 
 class MarginSchedule(Section):
@@ -141,7 +159,7 @@ ALIASES = {
     "n_subcenter": "loss.num_subcenters",
     "topK": "loss.top_k",
 }
-ALIAS_VALUES = {"superb": "weighted_sum"}
+ALIAS_VALUES = {"model.layer_pool.name": {"superb": "weighted_sum"}}
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -161,14 +179,16 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """
     source = str(path) if path else "the configuration"
     tree: dict[str, Any] = _read_yaml(Path(path)) if path else {}
+    for alias, place in ALIASES.items():
+        if alias in tree:
+            _put(tree, place, tree.pop(alias), f"{source}: {alias}", is_new=True)
     for item in overrides:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ValueError(f"override {item!r}: expected section.key=value")
-        _put(tree, ALIASES.get(key, key), _parse_yaml(value, f"override {item!r}"))
-    for alias, place in ALIASES.items():
-        if alias in tree:
-            _put(tree, place, tree.pop(alias))
+        first, dot, rest = key.partition(".")
+        _put(tree, ALIASES.get(first, first) + dot + rest,
+             _parse_yaml(value, f"override {item!r}"), f"override {item!r}")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -201,7 +221,7 @@ def get_value(config: Config, dotted: str) -> Any:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
-    tree = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    tree = _parse_yaml("\n".join(read_lines(path)), str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -220,21 +240,26 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key written twice, of which plain YAML keeps the last silently."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.YAMLError(f"{', '.join(twice)} stands twice{node.start_mark}")
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.YAMLError(f"{key} stands twice,{key_node.start_mark}")
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set tree[a][b][c] for 'a.b.c'."""
+def _put(tree: dict[str, Any], dotted: str, value: Any, source: str, is_new: bool = False) -> None:
+    """Set tree[a][b][c] for 'a.b.c'; `is_new`: it must not be there yet."""
     *sections, key = dotted.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise ValueError(f"{dotted}: {section} is a value, not a section")
-    tree[key] = ALIAS_VALUES.get(value, value) if isinstance(value, str) else value
+            raise ValueError(f"{source}: {section} is a value, not a section")
+    if is_new and key in tree:
+        raise ValueError(f"{source} is another name of {dotted}, which is given too; keep one")
+    names = ALIAS_VALUES.get(dotted, {})
+    tree[key] = names.get(value, value) if isinstance(value, str) else value
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -89,6 +89,20 @@ def epoch_path(exp_dir: Path, epoch: int) -> Path:
     return exp_dir / "models" / f"epoch_{epoch:03d}.safetensors"
 
 
+def epoch_paths(exp_dir: Path) -> list[Path]:
+    """The weights of all epochs on disk, the oldest first."""
+    found = (exp_dir / "models").glob("epoch_*.safetensors")
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # 1000 after 999
+
+
+def drop_later_epochs(exp_dir: Path, epoch: int) -> None:
+    """Remove weights of epochs after `epoch`, which are of a training that is not gone on with."""
+    last = epoch_path(exp_dir, epoch).name
+    for path in epoch_paths(exp_dir):
+        if (len(path.name), path.name) > (len(last), last):
+            path.unlink()
+
+
 def average_epochs(exp_dir: str | Path, num_avg: int) -> list[Path]:
     """Average the weights of the last epochs into `models/avg_model.safetensors`.
 
@@ -104,7 +118,7 @@ def average_epochs(exp_dir: str | Path, num_avg: int) -> list[Path]:
         ValueError: they are of different models.
     """
     models = Path(exp_dir) / "models"
-    paths = sorted(models.glob("epoch_*.safetensors"))[-num_avg:]
+    paths = epoch_paths(Path(exp_dir))[-num_avg:]
     if not paths:
         raise FileNotFoundError(f"{models}: no epoch_*.safetensors to average; run stage 3")
     total = load_tensors(paths[-1])

@@ -1,14 +1,21 @@
 """One process or many: the process group, the device, synchronised batch norm, precision."""
 
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import nn
+
+# How long a process waits for the others. In extraction one may be done hours before the last;
+# that another has died shows by its closed connection and through torchrun, not by this.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -91,10 +98,16 @@ def join_world(device: str = "auto") -> Iterator[World]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), size, chosen)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold the model
+        raise
     finally:
+        # What DDP holds must go before the group. As the group's last owner it would wait for the
+        # group's threads without letting them finish: they need the interpreter's lock.
+        gc.collect()
         dist.destroy_process_group()
 
 
@@ -110,8 +123,8 @@ class GlooSyncBatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         dims = [0] if x.ndim == 2 else [0, 2]
         shape = [1, -1] if x.ndim == 2 else [1, -1, 1]
-        wide = x.float()
-        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = wide.new_tensor(x.numel() // x.shape[1])
         dist.all_reduce(count)
         mean = differentiable.all_reduce(wide.sum(dims)) / count
         centred = wide - mean.view(shape)

@@ -48,7 +48,7 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
         return None
     directory = exp_dir / "embeddings" / name
     with replacing(directory / "mean_vec.npy") as aside, open(aside, "wb") as file:
-        np.save(file, vectors.mean(axis=0))
+        np.save(file, vectors.mean(axis=0, dtype=np.float64).astype(np.float32))
     scp = write_vectors(directory, utts, vectors)
     logging.info("%s: %d embeddings of %d numbers", scp, *vectors.shape)
     return scp

@@ -45,26 +45,40 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
     directory = Path(directory)
     if not data.durations:
         raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
-    if world.is_main:
-        start_store(directory, make_identity(frontend, data), codec)
-    world.barrier()
+    identity = make_identity(frontend, data)
     sizes = estimate_bytes(frontend, data, codec)
     shards = plan_shards(sizes)
-    missing = [n for n in range(len(shards)) if not shard_done(directory, n)]
+    missing = _find_missing(directory, identity, codec, len(shards), world)
     check_disk(directory, sum(sizes[utt] for n in missing for utt in shards[n]))
     own = missing[world.rank::world.size]
     hours = sum(data.durations[utt] for n in own for utt in shards[n]) / 3600
     logging.info("%d of %d shards to do, %.2f h for this process, %.2f GB in all", len(missing),
                  len(shards), hours, sum(sizes.values()) / 1e9)
-    with tqdm(total=round(hours, 3), unit="h", desc=f"features {data.path.name}", disable=None,
-              position=world.rank, bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} h "
-              "[{elapsed}<{remaining}]") as progress:
+    with _progress_bar(data, hours, world) as progress:
         for number in own:
-            _write_shard(frontend, data, directory, codec, number, shards[number], progress)
+            with FeatureWriter(directory, identity, codec, number) as writer:
+                _fill_shard(writer, frontend, data, shards[number], progress)
     world.barrier()
     if world.is_main:
         index_store(directory, len(shards))
     return sum(sizes.values())
+
+
+def _find_missing(directory: Path, identity: dict, codec: str, num_shards: int,
+                  world: World) -> list[int]:
+    """Start or check the store; returns the shards to be written, the same on every process."""
+    # Where there is a store, all processes look whether it is this one and refuse together.
+    if world.is_main or (directory / "feats.json").is_file():
+        start_store(directory, identity, codec)
+    missing = [n for n in range(num_shards) if not shard_done(directory, n)]
+    # One process's list for all: another may look late, when a first shard is already done.
+    return world.gather(missing)[0]
+
+
+def _progress_bar(data: DataDir, hours: float, world: World) -> tqdm:
+    return tqdm(total=round(hours, 3), unit="h", desc=f"features {data.path.name}", disable=None,
+                position=world.rank,
+                bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]")
 
 
 def make_identity(frontend: FrozenSSL, data: DataDir) -> dict:
@@ -115,18 +129,27 @@ def check_disk(directory: Path, num_bytes: int) -> None:
                       f"codec float16 or a smaller encoder")
 
 
-def _write_shard(frontend: FrozenSSL, data: DataDir, directory: Path, codec: str, number: int,
-                 utts: Sequence[str], progress: tqdm) -> None:
-    batches = make_batches({utt: data.durations[utt] for utt in utts})
-    with FeatureWriter(directory, make_identity(frontend, data), codec, number) as writer:
-        for batch, waves in _read_ahead(batches, data, frontend.sample_rate):
-            for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
-                writer.write(utt, feats)
-            progress.update(sum(data.durations[utt] for utt in batch) / 3600)
+def _fill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
+                utts: Sequence[str], progress: tqdm) -> None:
+    # What is longer than the frontend's window goes through alone, see `encode_batch`.
+    batches = make_batches({utt: data.durations[utt] for utt in utts},
+                           min(BATCH_SECONDS, frontend.max_seconds))
+    for batch, waves in _read_ahead(batches, data, frontend.sample_rate):
+        for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
+            writer.write(utt, feats)
+        progress.update(sum(data.durations[utt] for utt in batch) / 3600)
 
 
-def make_batches(durations: dict[str, float]) -> list[list[str]]:
+def make_batches(durations: dict[str, float],
+                 max_seconds: float = BATCH_SECONDS) -> list[list[str]]:
     """Group utterances of similar length, so that little of a batch is padding.
+
+    Args:
+        durations: utterance -> seconds.
+        max_seconds: of a batch of two or more, padding included.
+
+    Returns:
+        The utterances of each batch, by length.
 
     >>> make_batches({"a": 20.0, "b": 2.0, "c": 2.1})
     [['b', 'c'], ['a']]
@@ -134,7 +157,7 @@ def make_batches(durations: dict[str, float]) -> list[list[str]]:
     batches: list[list[str]] = [[]]
     for utt in sorted(durations, key=lambda utt: (durations[utt], utt)):
         # Sorted, so this utterance is the longest of its batch.
-        if batches[-1] and (len(batches[-1]) + 1) * durations[utt] > BATCH_SECONDS:
+        if batches[-1] and (len(batches[-1]) + 1) * durations[utt] > max_seconds:
             batches.append([])
         batches[-1].append(utt)
     return batches

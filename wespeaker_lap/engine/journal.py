@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ class Journal:
         if self.metrics_path.is_file():
             kept = [line for line in read_lines(self.metrics_path) if _is_until(line, step)]
             write_text(self.metrics_path, "".join(f"{line}\n" for line in kept))
-        self.board = SummaryWriter(exp_dir / "tb", purge_step=step)
+        self.board = SummaryWriter(exp_dir / "tb", purge_step=step + 1)
         self.handler = logging.FileHandler(exp_dir / "train.log", encoding="utf-8")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
@@ -81,9 +80,8 @@ class Journal:
         self._reset_totals()
 
     def _reset_totals(self) -> None:
-        self.loss = self.correct = self.waited = self.examples = 0.0
-        self.num_steps = 0
-        self.started = time.perf_counter()
+        self.loss = self.correct = self.waited = self.seconds = 0.0
+        self.num_steps = self.examples = 0
 
     def log_step(self, step: int, loss: float, correct: float, num_examples: int, lr: float,
                  margin: float, waited: float, seconds: float) -> None:
@@ -102,6 +100,7 @@ class Journal:
         self.correct += correct
         self.examples += num_examples
         self.waited += waited
+        self.seconds += seconds
         self.num_steps += 1
         speed, share = num_examples / seconds, waited / seconds
         self._write({"step": step, "loss": round(loss, 5), "acc": correct / num_examples,
@@ -115,14 +114,17 @@ class Journal:
         self.bar.update()
 
     def log_epoch(self, epoch: int, step: int, valid_eer: float | None) -> None:
-        """Note a finished epoch, counted from 1; `valid_eer` in percent."""
+        """Note a finished epoch, counted from 1; `valid_eer` in percent.
+
+        Its means are over the steps since the start of this process.
+        """
         if not self.active:
             return
-        seconds = time.perf_counter() - self.started
-        share = self.waited / seconds
+        share = self.waited / self.seconds
         record = {"step": step, "epoch": epoch, "loss": round(self.loss / self.num_steps, 5),
                   "acc": round(self.correct / self.examples, 5),
-                  "utts_per_s": round(self.examples / seconds, 1), "data_wait": round(share, 3)}
+                  "utts_per_s": round(self.examples / self.seconds, 1),
+                  "data_wait": round(share, 3)}
         if valid_eer is not None:
             record["valid_eer"] = round(valid_eer, 4)
             self.board.add_scalar("valid/eer", valid_eer, step)

@@ -79,8 +79,7 @@ def save_epoch(run: Run, epoch: int) -> None:
         return
     checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net, run.head)
     save(run)
-    old = sorted((run.exp_dir / "models").glob("epoch_*.safetensors"))
-    for path in old[:-run.config.train.keep_epochs]:
+    for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
         path.unlink()
 
 
@@ -88,11 +87,20 @@ def restore(run: Run) -> None:
     """Load `models/last.pt` where there is one.
 
     Raises:
-        ValueError: the training set has another number of utterances.
+        ValueError: the training set has another number of utterances, or not every process
+            finds the same state.
     """
     path = run.exp_dir / "models" / "last.pt"
-    if not path.is_file():
-        return
+    if path.is_file():
+        _load(run, path)
+    if len(set(run.world.gather(run.step))) > 1:
+        raise ValueError(f"{path}: not the same for every process; --exp_dir must be on a disk "
+                         f"that all machines share")
+    if run.world.is_main:
+        checkpoint.drop_later_epochs(run.exp_dir, run.step // run.sampler.steps_per_epoch)
+
+
+def _load(run: Run, path: Path) -> None:
     state = checkpoint.load_state(path)
     if state["num_utts"] != run.sampler.num_utts:
         raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
@@ -100,5 +108,6 @@ def restore(run: Run) -> None:
     run.net.load_state_dict(state["net"])
     run.head.load_state_dict(state["head"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # empty where it was off: saved on a device that needs no scaling
+        run.scaler.load_state_dict(state["scaler"])
     run.step = state["step"]

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch
 from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
-from wespeaker_lap.engine.stopping import StopRequest, ignore_signals
+from wespeaker_lap.engine.stopping import StopRequest
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, write_text
@@ -103,9 +104,12 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
     if validation:
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
-    run = _set_up(config, data, store, exp_dir, world, validation)
+    stop = StopRequest()
+    run = _set_up(config, data, store, exp_dir, world, validation, stop)
+    # Reads only, so that all processes refuse together; written is when all have read.
+    resume.check_same_training(exp_dir, config, data.speakers, store.identity)
+    world.barrier()
     if world.is_main:
-        resume.check_same_training(exp_dir, config, data.speakers, store.identity)
         write_text(exp_dir / "config.yaml", dump_config(config))
         checkpoint.save_facts(exp_dir, store.identity, data.speakers, data.path.name,
                               build.count_params(run.net))
@@ -114,7 +118,7 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
-    with Journal(exp_dir, world.is_main, run.step) as journal, StopRequest() as stop:
+    with stop, Journal(exp_dir, world.is_main, run.step) as journal:
         journal.describe(run, world, build.count_params(run.net), len(data.speakers))
         _train_epochs(run, journal, stop)
 
@@ -146,16 +150,18 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
             if stops or run.step % config.train.checkpoint_steps == 0:
                 resume.save(run)
             if stops:
-                raise KeyboardInterrupt(_stopped(run))
+                _stop(run)
             asked = time.perf_counter()
         journal.log_epoch(epoch + 1, run.step, _validate(run))
         resume.save_epoch(run, epoch + 1)
         if stops and run.step < run.total_steps:
-            raise KeyboardInterrupt(_stopped(run))
+            _stop(run)
 
 
-def _stopped(run: Run) -> str:
-    return f"stopped after step {run.step} of {run.total_steps}; the same command goes on from here"
+def _stop(run: Run) -> NoReturn:
+    run.world.barrier()  # or torchrun, seeing the others end, would end the one that still saves
+    raise KeyboardInterrupt(f"stopped after step {run.step} of {run.total_steps}; the same "
+                            f"command goes on from here")
 
 
 def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[float, float]:
@@ -183,12 +189,16 @@ def _mix(seed: int, step: int, rank: int) -> int:
 
 
 def _blame(run: Run, batch: Batch) -> str:
-    """Say which utterances were in the batch, and which of them hold broken numbers."""
-    broken = [utt for utt, feats in zip(batch.utts, batch.feats, strict=True)
-              if not torch.isfinite(feats).all()]
+    """Say which utterances were in the global batch, and which of them hold broken numbers."""
+    own = [(utt, bool(torch.isfinite(feats).all()))
+           for utt, feats in zip(batch.utts, batch.feats, strict=True)]
+    # Batch norm carries one process's broken numbers to all, so all are asked.
+    checked = [pair for part in run.world.gather(own) for pair in part]
+    broken = [utt for utt, is_finite in checked if not is_finite]
     cause = (f"features that are not finite: {name_some(broken)}" if broken else
-             f"all its features are finite; lower train.lr. Its utterances: {' '.join(batch.utts)}")
-    return f"the loss is not finite at step {run.step} on process {run.world.rank}: {cause}"
+             "all its features are finite; lower train.lr. Its utterances: "
+             + " ".join(utt for utt, _ in checked))
+    return f"the loss is not finite at step {run.step}: {cause}"
 
 
 def _validate(run: Run) -> float | None:
@@ -203,7 +213,7 @@ def _validate(run: Run) -> float | None:
 
 
 def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, world: World,
-            validation: Validation | None) -> Run:
+            validation: Validation | None, stop: StopRequest) -> Run:
     torch.manual_seed(config.seed)  # the same initial weights on every process
     net = build.build_net(config.model, store.num_layers, store.dim)
     head = build.build_head(config.loss, config.model.embed_dim, len(data.speakers))
@@ -219,15 +229,15 @@ def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, w
                               world.size)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
     return Run(config, world, exp_dir, net, head, wrapped, optimizer, scaler, sampler,
-               _make_loader(source, sampler, config, world), validation)
+               _make_loader(source, sampler, config, world, stop), validation)
 
 
 def _make_loader(source: FeatureSource, sampler: ShuffledBatches, config: Config,
-                 world: World) -> DataLoader:
+                 world: World, stop: StopRequest) -> DataLoader:
     num_workers = config.train.num_workers
     if num_workers is None:
         num_workers = max(0, min(4, (os.cpu_count() or 1) // world.size - 1))
     return DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers,
                       persistent_workers=num_workers > 0, pin_memory=world.device.type == "cuda",
                       prefetch_factor=4 if num_workers else None,
-                      worker_init_fn=ignore_signals if num_workers else None)
+                      worker_init_fn=stop.make_worker_init())

@@ -84,7 +84,13 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = 16000) -
         path: the file, replaced as a whole.
         samples: (S,) float in [-1, 1]; what lies beyond is clipped.
         sample_rate: samples per second.
+
+    Raises:
+        ValueError: samples that are not finite.
+        OSError: the file cannot be written; names it.
     """
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: not written, there are samples that are not finite numbers")
     wav = io.BytesIO()  # libsndfile would not say that the disk is full
     soundfile.write(wav, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
     with replacing(path) as aside:

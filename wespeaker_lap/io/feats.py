@@ -207,6 +207,10 @@ class FeatureStore:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_files": {}}  # a spawned worker opens its own
 
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_files", {}).values():
+            os.close(descriptor)
+
     def num_frames(self, utt: str) -> int:
         """Frames of an utterance.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wespeaker_lap.config import load_config
 from wespeaker_lap.engine.checkpoint import load_facts
-from wespeaker_lap.io.table import write_text
+from wespeaker_lap.io.table import read_lines, write_text
 from wespeaker_lap.score.evaluate import NORMS, ResultRow
 from wespeaker_lap.score.scorefile import read_scores
 from wespeaker_lap.share.plots import plot_det, plot_histogram
@@ -25,18 +25,19 @@ def write_report(exp_dir: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: nothing was scored yet.
+        ValueError: metrics that cannot be read; names the file.
     """
     exp_dir = Path(exp_dir)
     config, facts = load_config(exp_dir / "config.yaml"), load_facts(exp_dir)
-    scored = [json.loads(path.read_text(encoding="utf-8"))
-              for path in sorted((exp_dir / "scores").glob("*.json"))]
+    scored = [_read_metrics(path) for path in sorted((exp_dir / "scores").glob("*.json"))]
     if not scored:
         raise FileNotFoundError(f"{exp_dir}/scores: nothing was scored yet; run stage 5")
     scored.sort(key=lambda row: (row["trials"], NORMS.index(row["norm"])))
     plots = _draw(exp_dir, scored)
     mean_set = scored[0]["mean_set"]
     rows = [_to_row(row) for row in scored]
-    results = Results(system=exp_dir.name, seed=config.seed, rows=rows,
+    system = exp_dir.name.removesuffix(f"-seed{config.seed}")  # seeds of one system share a name
+    results = Results(system=system, seed=config.seed, rows=rows,
                       encoder=facts["features"]["encoder"], params=facts["num_params"],
                       large_margin=False, mean_subtraction=mean_set)
     write_results(exp_dir, results, plots)
@@ -53,8 +54,20 @@ def join_results(exp_dirs: list[Path], path: Path) -> None:
     write_text(path, format_page([read_results(d / "results.json") for d in exp_dirs]))
 
 
+def _read_metrics(path: Path) -> dict:
+    """Read the metrics that stand beside a score file."""
+    try:
+        facts = json.loads("\n".join(read_lines(path)))
+        _to_row(facts)  # complains about whatever is missing
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not the metrics of a score file ({error}); remove it and score "
+                         f"the list again") from error
+    return facts
+
+
 def _to_row(facts: dict) -> ResultRow:
-    own = {key: value for key, value in facts.items() if key not in ("score_file", "mean_set")}
+    own = dict(facts)
+    del own["score_file"], own["mean_set"]
     return ResultRow(**{**own, "eer_ci": tuple(own["eer_ci"])})
 
 

@@ -36,27 +36,32 @@ class SpeakerModel:
         """Embed one recording or several.
 
         Args:
-            audio: a file, samples (S,) at the encoder's rate, or a list of either.
+            audio: a file, samples (S,) float in [-1, 1] at the encoder's rate, or a list of
+                either.
 
         Returns:
             (E,) float32 for one recording, (n, E) for a list.
 
         Raises:
             AudioError: a file that cannot be read.
-            ValueError: a recording shorter than the encoder's window.
+            ValueError: a recording shorter than the encoder's window, samples of another type or
+                shape, or that are not finite.
         """
         if isinstance(audio, list | tuple):
             return np.stack([self.embed(one) for one in audio])
         name, samples = "the samples", audio
         if isinstance(audio, str | Path):
             name, samples = str(audio), read_audio(audio, self.frontend.sample_rate)
-        samples = np.asarray(samples, dtype=np.float32)
-        if samples.ndim != 1:
-            raise ValueError(f"{name}: want samples (S,), got {samples.shape}")
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise ValueError(f"{name}: want samples (S,) of floats in [-1, 1], got "
+                             f"{samples.shape} {samples.dtype}")
+        if not np.isfinite(samples).all():
+            raise ValueError(f"{name}: samples that are not finite numbers")
         if len(samples) < self.frontend.min_samples:
             raise ValueError(f"{name}: {len(samples)} samples are too few, the encoder needs "
                              f"{self.frontend.min_samples}")
-        return self._embed_samples(samples)
+        return self._embed_samples(samples.astype(np.float32))
 
     @torch.inference_mode()
     def _embed_samples(self, samples: np.ndarray) -> np.ndarray:

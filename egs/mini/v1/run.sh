@@ -7,5 +7,8 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../sv.sh
 
 data_seed=1 # of the voices, their sentences and their noise
-PREPARE_OPTIONS=(data_seed)
+train_size= # speakers x utterances, such as 100x30
+valid_size=
+test_size=
+PREPARE_OPTIONS=(data_seed train_size valid_size test_size)
 run_stages "$@"

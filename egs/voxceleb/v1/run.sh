@@ -21,6 +21,6 @@ rirs_dir=            # RIRS_NOISES, for augmentation
 num_valid_speakers=  # held back from VoxCeleb2 dev
 split_seed=          # which ones
 max_failures=        # share of m4a that may fail to convert
-PREPARE_OPTIONS=(vox1_dir vox2_dir lists_dir incomplete_lists split_seed wav_dir musan_dir rirs_dir num_valid_speakers
-    max_failures)
+PREPARE_OPTIONS=(vox1_dir vox2_dir lists_dir incomplete_lists wav_dir musan_dir rirs_dir
+    num_valid_speakers split_seed max_failures)
 run_stages "$@"

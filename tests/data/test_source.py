@@ -1,0 +1,71 @@
+"""Training crops: a function of (seed, epoch, utterance), tiled where an utterance is short."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from wespeaker_lap.data.source import FeatureSource
+from wespeaker_lap.io.feats import FeatureStore, FeatureWriter
+
+NUM_FRAMES = {"b": 50, "a": 7, "é": 20}
+UTT2SPK = {"b": "x", "a": "ü", "é": "x"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Frame t of every utterance holds the number t, so that a crop shows where it was cut."""
+    directory = tmp_path_factory.mktemp("feats")
+    with FeatureWriter(directory, {"num_layers": 2, "dim": 3}, "float32") as writer:
+        for utt, frames in NUM_FRAMES.items():
+            writer.write(utt, np.tile(np.arange(frames)[:, None, None], (1, 2, 3)))
+    return FeatureStore(directory)
+
+
+def make(store, crop_frames=20, seed=5, utt2spk=UTT2SPK):
+    return FeatureSource(store, utt2spk, ["x", "ü"], crop_frames, seed)
+
+
+def frames_of(sample):
+    assert sample.feats.dtype == np.float32 and sample.feats.shape[1:] == (2, 3)
+    assert (sample.feats == sample.feats[:, :1, :1]).all()
+    return sample.feats[:, 0, 0].astype(int).tolist()
+
+
+def test_samples_are_of_the_sorted_utterances(store):
+    source = make(store)
+    assert len(source) == 3
+    assert [(source[0, n].utt, source[0, n].speaker) for n in range(3)] == [("a", 1), ("b", 0),
+                                                                            ("é", 0)]
+
+
+def test_short_utterances_are_tiled_and_fitting_ones_are_whole(store):
+    assert frames_of(make(store)[3, 0]) == [*range(7), *range(7), *range(6)]
+    assert frames_of(make(store)[3, 2]) == list(range(20))
+
+
+def test_long_utterances_are_cropped_everywhere(store):
+    source = make(store)
+    starts = set()
+    for epoch in range(400):
+        frames = frames_of(source[epoch, 1])
+        assert frames == list(range(frames[0], frames[0] + 20))
+        starts.add(frames[0])
+    assert starts == set(range(31))  # every place, the first and the last included
+
+
+def test_a_crop_is_a_function_of_seed_epoch_and_utterance(store):
+    def starts(source, keys):
+        return [frames_of(source[key])[0] for key in keys]
+
+    keys = [(epoch, 1) for epoch in range(30)]
+    first = starts(make(store), keys)
+    assert starts(make(store), keys[::-1])[::-1] == first  # whatever was asked for before
+    assert starts(pickle.loads(pickle.dumps(make(store))), keys) == first  # in a spawned worker
+    assert starts(make(store, seed=6), keys) != first
+
+
+def test_missing_features_are_named_with_the_store(store):
+    utt2spk = {**UTT2SPK, "gone1": "x", "gone2": "x"}
+    with pytest.raises(ValueError, match="no features for gone1, gone2; run stage 2 for this set"):
+        make(store, utt2spk=utt2spk)

@@ -1,0 +1,68 @@
+"""Configuration and facts of the data to objects."""
+
+import pytest
+import torch
+from torch import nn
+
+from wespeaker_lap import build
+from wespeaker_lap.config import load_config
+from wespeaker_lap.losses.margin import AAMSoftmax
+from wespeaker_lap.models.layer_pool import LAP, WeightedSum
+from wespeaker_lap.models.time_pool import ASTP, StatsPool
+
+
+@pytest.mark.parametrize(("name", "layer_pool"), [("lap", LAP), ("weighted_sum", WeightedSum)])
+@pytest.mark.parametrize(("time_name", "time_pool"), [("astp", ASTP), ("stats", StatsPool)])
+def test_every_name_builds(name, layer_pool, time_name, time_pool):
+    config = load_config(overrides=[f"model.layer_pool.name={name}", "model.embed_dim=10",
+                                    f"model.time_pool.name={time_name}"])
+    net = build.build_net(config.model, 3, 32).eval()
+    assert type(net.layer_pool) is layer_pool and type(net.time_pool) is time_pool
+    assert net(torch.randn(2, 6, 3, 32)).shape == (2, 10)
+
+
+def test_the_tables_name_what_the_configuration_offers():
+    for table, field in ((build.LAYER_POOLS, "layer_pool"), (build.TIME_POOLS, "time_pool")):
+        for name in table:
+            section = getattr(load_config(overrides=[f"model.{field}.name={name}"]).model, field)
+            assert section.name == name
+        with pytest.raises(ValueError, match=", ".join(f"'{name}'" for name in sorted(table))):
+            load_config(overrides=[f"model.{field}.name=mean"])
+
+
+def test_options_arrive():
+    config = load_config(overrides=[
+        "model.layer_pool.out_dim=24", "model.layer_pool.num_heads=4", "model.layer_pool.dropout=0",
+        "loss.scale=20", "loss.margin=0.25", "loss.num_subcenters=2", "loss.top_k=3",
+        "loss.top_k_penalty=0.1"])
+    net = build.build_net(config.model, 3, 8)
+    assert net.layer_pool.out_dim == 24
+    assert not [m.p for m in net.layer_pool.modules() if isinstance(m, nn.Dropout) and m.p]
+    head = build.build_head(config.loss, 16, 7)
+    assert isinstance(head, AAMSoftmax)
+    assert (head.scale, head.margin, head.top_k, head.top_k_penalty) == (20, 0.25, 3, 0.1)
+    assert head.centers.shape == (7, 2, 16)
+    assert head(torch.randn(4, 16), torch.arange(4))[1].shape == (4, 7)
+
+
+def test_the_frontend_takes_its_options():
+    config = load_config(overrides=["frontend.max_seconds=4", "frontend.overlap_seconds=1",
+                                    "frontend.last_state=before_norm"])
+    frontend = build.build_frontend(config.frontend)
+    identity = frontend.identity()
+    assert identity["encoder"] == "wavlm_tiny" and identity["last_state"] == "before_norm"
+    assert (identity["max_seconds"], identity["overlap_seconds"]) == (4, 1)
+    assert not any(p.requires_grad for p in frontend.parameters())
+
+
+def test_count_params_counts_what_is_trained():
+    module = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    module[2].requires_grad_(False)
+    assert build.count_params(module) == 3 * 5 + 5 + 2 * 5
+
+
+@pytest.mark.parametrize(("num_layers", "dim", "num_heads", "num_params"), [
+    (25, 1024, 16, 2_312_464), (13, 768, 12, 1_713_780)])
+def test_the_size_of_laps_back_end(num_layers, dim, num_heads, num_params):
+    config = load_config(overrides=[f"model.layer_pool.num_heads={num_heads}"])
+    assert build.count_params(build.build_net(config.model, num_layers, dim)) == num_params
