@@ -114,7 +114,7 @@ run() {
     fi
     "$@" || code=$?
     [ "$code" -eq 0 ] && return
-    log "error: ${STAGE_NOW:-the recipe} failed with exit code $code: $(printf '%q ' "$@")"
+    log "error: ${STAGE_NOW:-the recipe} failed with exit code $code (in $PWD):$(printf ' %q' "$@")"
     exit "$code"
 }
 

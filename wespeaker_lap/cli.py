@@ -187,9 +187,9 @@ def similarity(model: ExpArg, a: Path, b: Path, device: DeviceOption = "cpu") ->
 
 def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
     from wespeaker_lap.config import load_config
-    from wespeaker_lap.engine.checkpoint import load_facts
+    from wespeaker_lap.io.facts import load_facts
     from wespeaker_lap.score.stages import ScoringJob
-    settings, facts = load_config(exp_dir / "config.yaml"), load_facts(exp_dir)
+    facts, settings = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     mean_set = facts["train_set"] if settings.score.subtract_mean else None
     return ScoringJob(exp_dir, data, trials, mean_set, missing, settings.score.p_target)
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import torch
@@ -144,6 +145,30 @@ def make_norm(channels: int, kind: type = nn.BatchNorm1d) -> nn.BatchNorm1d:
     return norm
 
 
+def fail_in_training(out_dir: Path) -> None:
+    """Fail with a DDP model in sight; note whether it outlives the process group."""
+    models, destroy = [], dist.destroy_process_group
+
+    def look_and_destroy() -> None:
+        kept = [model() is not None for model in models]
+        (out_dir / f"{dist.get_rank()}.json").write_text(json.dumps(kept))
+        destroy()
+
+    dist.destroy_process_group = look_and_destroy
+    try:
+        with join_world("cpu"):
+            _take_a_step_that_fails(models)
+    except ValueError as error:
+        print("error:", error)
+
+
+def _take_a_step_that_fails(models: list) -> None:
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 1))
+    models.append(weakref.ref(model))
+    model(torch.zeros(1, 2)).sum().backward()
+    raise ValueError("the step failed")
+
+
 def share_numbers(out_dir: Path) -> None:
     """Sum and gather numbers over the processes."""
     with join_world("cpu") as world:
@@ -154,17 +179,11 @@ def share_numbers(out_dir: Path) -> None:
 
 
 def find_missing_late(directory: Path, num_shards: int) -> None:
-    """List the missing shards where the second process looks after the first has written one."""
-    real = extract.shard_done
-
-    def looks_later(folder: Path, shard: int) -> bool:
-        if os.environ["RANK"] == "1":
-            (directory / "feats.00000.scp").touch()
-        return real(folder, shard)
-
+    """List the missing shards where the second process finds the first shard done already."""
+    identity = {"encoder": "none", "num_layers": 3, "dim": 8}
     with join_world("cpu") as world:
-        extract.shard_done = looks_later
-        found = extract._find_missing(directory, {"encoder": "none"}, "float16", num_shards, world)
+        extract.shard_done = lambda folder, shard: world.rank == 1 and shard == 0
+        found = extract._find_missing(directory, identity, "float16", num_shards, world)
         (directory / f"{world.rank}.json").write_text(json.dumps(found))
 
 

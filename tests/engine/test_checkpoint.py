@@ -1,6 +1,7 @@
 """What is written is read again, averages by hand, and broken files are named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.io.facts import load_facts, save_facts
 
 
 def write_epoch(exp_dir, epoch, **tensors):
@@ -127,11 +129,12 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.save_state(path, {"step": 1})
 
-    def fill_up(state, aside):
-        aside.write_bytes(b"half")
+    def fill_up(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fill_up)
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save_state(path, {"step": 2})
     assert checkpoint.load_state(path) == {"step": 1}
@@ -139,12 +142,12 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch):
 
 
 def test_facts_come_back_and_their_absence_is_explained(tmp_path):
-    checkpoint.save_facts(tmp_path, {"dim": 4}, ["ä", "b"], "train", 123)
-    assert checkpoint.load_facts(tmp_path) == {
+    save_facts(tmp_path, {"dim": 4}, ["ä", "b"], "train", 123)
+    assert load_facts(tmp_path) == {
         "features": {"dim": 4}, "num_speakers": 2, "train_set": "train", "num_params": 123}
     assert (tmp_path / "speakers.txt").read_text(encoding="utf-8") == "ä\nb\n"
     with pytest.raises(FileNotFoundError, match="is no trained model"):
-        checkpoint.load_facts(tmp_path / "elsewhere")
+        load_facts(tmp_path / "elsewhere")
     (tmp_path / "model.json").write_text(json.dumps({})[:1])
     with pytest.raises(ValueError, match=r"model\.json: not JSON"):
-        checkpoint.load_facts(tmp_path)
+        load_facts(tmp_path)

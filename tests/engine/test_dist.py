@@ -70,6 +70,15 @@ def test_sums_and_gathers_are_the_same_everywhere(launcher, tmp_path):
         assert gathered == [{"rank": 0}, {"rank": 1}]
 
 
+def test_the_model_goes_before_the_process_group(launcher, tmp_path):
+    """As the last owner of the group, DDP can deadlock a process that is about to end."""
+    done = launcher.function_by_two("fail_in_training", tmp_path)
+    for rank, (code, log) in enumerate(done):
+        assert code == 0, log
+        assert "error: the step failed" in log
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == [False]
+
+
 def test_a_world_of_one_needs_no_process_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join_world("cpu") as world:

@@ -65,8 +65,9 @@ def test_a_killed_training_ends_with_the_same_weights(corpus, launcher, whole_tr
 def test_killed_while_the_state_is_written(corpus, launcher, whole_training, tmp_path):
     """The state before counts; the half-written file has another name, and goes."""
     command = corpus.command(tmp_path / "exp")
-    code, _ = launcher.verb(command, accident("torch", "save", 3, "SIGKILL", after=True))
-    assert code == -signal.SIGKILL
+    # Written before it: the state after step 4, the weights of epoch 1, the state after step 6.
+    died = accident("pathlib", "Path.write_bytes", 4, "SIGKILL", after=True)
+    assert launcher.verb(command, died)[0] == -signal.SIGKILL
     models = tmp_path / "exp" / "models"
     (models / ".last.pt.tmp").write_bytes((models / ".last.pt.tmp").read_bytes()[:1000])
     assert load_last(tmp_path / "exp")["step"] == 6
@@ -174,7 +175,9 @@ def test_a_process_that_fails_takes_the_other_along(corpus, launcher, tmp_path):
                                 accident(TRAIN, "_update", 6, "fail", rank=1))
     assert done[1][0] == 1
     assert "error: the planned accident" in done[1][1]
-    assert done[0][0] != 0
+    assert done[0][0] == 1
+    assert "error: lost another process of this run" in done[0][1]
+    assert "Traceback" not in done[0][1] + done[1][1]
     assert load_last(tmp_path / "exp")["step"] == 4
 
 

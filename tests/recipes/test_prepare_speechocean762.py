@@ -88,7 +88,7 @@ def test_a_missing_corpus_says_how_to_get_it(
 ) -> None:
     assert run(script, tmp_path / "nothing", tmp_path / "data") == 1
     told = capsys.readouterr().err
-    assert "--download true" in told and "openslr.org/resources/101" in told
+    assert "run.sh --stage 0 --stop_stage 0`" in told and "openslr.org/resources/101" in told
     assert not (tmp_path / "data").exists()
 
 

@@ -2,11 +2,9 @@
 
 `models/last.pt` has everything a restart needs (torch's format, read with `weights_only=True`);
 `models/epoch_003.safetensors` and `models/avg_model.safetensors` have weights and nothing else.
-`model.json` has the facts of the data that a model is built from.
 """
 
-import json
-from collections.abc import Sequence
+import io
 from pathlib import Path
 
 import safetensors.torch
@@ -14,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from wespeaker_lap.io.table import read_lines, replacing, write_text
+from wespeaker_lap.io.table import replacing
 
 AVERAGED = "avg_model"
 
@@ -26,8 +24,10 @@ def save_state(path: Path, state: dict) -> None:
         path: the file, replaced as a whole.
         state: tensors and plain values only.
     """
+    data = io.BytesIO()  # written by Python, whose errors tell a full disk from other failures
+    torch.save(state, data)
     with replacing(path) as aside:
-        torch.save(state, aside)
+        aside.write_bytes(data.getbuffer())
 
 
 def load_state(path: Path) -> dict:
@@ -49,7 +49,7 @@ def save_weights(path: Path, net: nn.Module, head: nn.Module) -> None:
     tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
                for name, part in parts.items() for key, value in part.state_dict().items()}
     with replacing(path) as aside:
-        safetensors.torch.save_file(tensors, aside)
+        aside.write_bytes(safetensors.torch.save(tensors))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -132,31 +132,5 @@ def average_epochs(exp_dir: str | Path, num_avg: int) -> list[Path]:
     mean = {key: value / len(paths) if value.is_floating_point() else value
             for key, value in total.items()}
     with replacing(models / f"{AVERAGED}.safetensors") as aside:
-        safetensors.torch.save_file(mean, aside)
+        aside.write_bytes(safetensors.torch.save(mean))
     return paths
-
-
-def save_facts(exp_dir: Path, features: dict, speakers: Sequence[str], train_set: str,
-               num_params: int) -> None:
-    """Write what a model needs to be built again besides its config: model.json, speakers.txt."""
-    facts = {"features": features, "num_speakers": len(speakers), "train_set": train_set,
-             "num_params": num_params}
-    write_text(exp_dir / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
-    write_text(exp_dir / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
-
-
-def load_facts(exp_dir: str | Path) -> dict:
-    """Read model.json.
-
-    Raises:
-        FileNotFoundError: this is no experiment folder.
-        ValueError: it is not JSON.
-    """
-    path = Path(exp_dir) / "model.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, so {exp_dir} is no trained model; give the "
-                                f"folder that stage 3 wrote")
-    try:
-        return json.loads("\n".join(read_lines(path)))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error

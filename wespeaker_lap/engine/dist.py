@@ -1,7 +1,10 @@
 """One process or many: the process group, the device, synchronised batch norm, precision."""
 
+import ctypes
 import gc
 import os
+import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from torch import nn
 # How long a process waits for the others. In extraction one may be done hours before the last;
 # that another has died shows by its closed connection and through torchrun, not by this.
 PATIENCE = timedelta(days=1)
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal to get when the parent dies
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
+    _end_with_parent()
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -103,12 +108,22 @@ def join_world(device: str = "auto") -> Iterator[World]:
         yield World(dist.get_rank(), size, chosen)
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # which hold the model
+        if isinstance(error, RuntimeError) and "gloo" in str(error):
+            raise ConnectionError("lost another process of this run; its own message says "
+                                  "why") from error
         raise
     finally:
         # What DDP holds must go before the group. As the group's last owner it would wait for the
         # group's threads without letting them finish: they need the interpreter's lock.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Be killed when torchrun is: nobody else would end its workers, and a restart would find two
+    trainings in one folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class GlooSyncBatchNorm(nn.BatchNorm1d):

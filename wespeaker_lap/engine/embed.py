@@ -13,6 +13,7 @@ from wespeaker_lap import build
 from wespeaker_lap.config import Config, load_config
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.dist import World
+from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, replacing
@@ -40,7 +41,7 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
         ValueError: the store is of another identity than the training's, or lacks utterances.
     """
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    facts = checkpoint.load_facts(exp_dir)
+    facts = load_facts(exp_dir)
     check_compatible(feats, store.identity, facts["features"])
     net = load_net(exp_dir, load_config(exp_dir / "config.yaml"), facts, weights).to(world.device)
     vectors = embed_store(net, store, utts, world, title=f"embed {name}")

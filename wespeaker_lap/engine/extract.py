@@ -22,7 +22,7 @@ BATCH_SECONDS = 30.0  # audio in one forward pass, padding included
 
 
 def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, codec: str,
-                  world: World) -> int:
+                  world: World) -> None:
     """Extract a set, sharded over the processes; goes on where an earlier run stopped.
 
     Which utterance goes into which shard depends on the data alone, so a restart with another
@@ -35,17 +35,11 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
         codec: see `io.feats.CODECS`.
         world: this process among all.
 
-    Returns:
-        Bytes of features in the finished store.
-
     Raises:
         ValueError: no durations, another identity in the folder, an utterance that fails (named).
         OSError: the features would not fit on the disk.
     """
-    directory = Path(directory)
-    if not data.durations:
-        raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
-    identity = make_identity(frontend, data)
+    directory, identity = Path(directory), make_identity(frontend, data)
     sizes = estimate_bytes(frontend, data, codec)
     shards = plan_shards(sizes)
     missing = _find_missing(directory, identity, codec, len(shards), world)
@@ -61,7 +55,6 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
     world.barrier()
     if world.is_main:
         index_store(directory, len(shards))
-    return sum(sizes.values())
 
 
 def _find_missing(directory: Path, identity: dict, codec: str, num_shards: int,
@@ -89,7 +82,13 @@ def make_identity(frontend: FrozenSSL, data: DataDir) -> dict:
 
 
 def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, int]:
-    """Bytes of every utterance's features."""
+    """Bytes of every utterance's features.
+
+    Raises:
+        ValueError: no durations.
+    """
+    if not data.durations:
+        raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
     frame_bytes = frontend.num_layers * frontend.dim * CODECS[codec].itemsize
     return {utt: frame_bytes * frontend.num_frames(round(seconds * frontend.sample_rate))
             for utt, seconds in data.durations.items()}

@@ -9,6 +9,7 @@ import torch
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config
+from wespeaker_lap.data.convert import find_ffmpeg
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.engine.extract import estimate_bytes
 from wespeaker_lap.frontends.ssl import FrozenSSL
@@ -26,8 +27,10 @@ def describe_plan(config: Config, data_dirs: Sequence[Path]) -> list[str]:
     Returns:
         Lines for a person.
     """
-    tools = [name for name in ("ffmpeg", "torchrun") if shutil.which(name)]
-    lines = [f"tools found: {', '.join(tools) or 'none'} (ffmpeg is needed for m4a only)"]
+    try:
+        lines = [f"ffmpeg (needed for m4a only): {find_ffmpeg()}"]
+    except (FileNotFoundError, ValueError) as error:
+        lines = [f"ffmpeg (needed for m4a only): {error}"]
     try:
         frontend = build.build_frontend(config.frontend)
     except (FileNotFoundError, ValueError, OSError) as error:

@@ -10,6 +10,7 @@ import yaml
 
 from wespeaker_lap.config import Config
 from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.identity import compare_identity
 from wespeaker_lap.io.table import read_lines
 
@@ -32,7 +33,7 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     saved = yaml.safe_load("\n".join(read_lines(exp_dir / "config.yaml")))
     differing = compare_identity(_flatten(saved), _flatten(config.model_dump()),
                                  ignore=tuple(FREE | _under(config.model_dump(), "score")))
-    facts = checkpoint.load_facts(exp_dir)
+    facts = load_facts(exp_dir)
     differing += compare_identity(facts["features"], features)
     if read_lines(exp_dir / "speakers.txt") != list(speakers):
         differing.append("the training speakers are others")

@@ -21,12 +21,13 @@ from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.data.trials import Trials
-from wespeaker_lap.engine import checkpoint, resume
+from wespeaker_lap.engine import resume
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
 from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
+from wespeaker_lap.io.facts import save_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, write_text
@@ -104,6 +105,7 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
     if validation:
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
+        index_trials(validation.trials, list(validation.store))  # a missing one ends it here
     stop = StopRequest()
     run = _set_up(config, data, store, exp_dir, world, validation, stop)
     # Reads only, so that all processes refuse together; written is when all have read.
@@ -111,8 +113,8 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
     world.barrier()
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-        checkpoint.save_facts(exp_dir, store.identity, data.speakers, data.path.name,
-                              build.count_params(run.net))
+        save_facts(exp_dir, store.identity, data.speakers, data.path.name,
+                   build.count_params(run.net))
     world.barrier()
     resume.restore(run)
     if run.step == run.total_steps:

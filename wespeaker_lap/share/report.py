@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from wespeaker_lap.config import load_config
-from wespeaker_lap.engine.checkpoint import load_facts
+from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.table import read_lines, write_text
 from wespeaker_lap.score.evaluate import NORMS, ResultRow
 from wespeaker_lap.score.scorefile import read_scores
@@ -28,7 +28,7 @@ def write_report(exp_dir: str | Path) -> Path:
         ValueError: metrics that cannot be read; names the file.
     """
     exp_dir = Path(exp_dir)
-    config, facts = load_config(exp_dir / "config.yaml"), load_facts(exp_dir)
+    facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     scored = [_read_metrics(path) for path in sorted((exp_dir / "scores").glob("*.json"))]
     if not scored:
         raise FileNotFoundError(f"{exp_dir}/scores: nothing was scored yet; run stage 5")

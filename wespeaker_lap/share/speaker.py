@@ -9,11 +9,12 @@ from torch import nn
 
 from wespeaker_lap import build
 from wespeaker_lap.config import load_config
-from wespeaker_lap.engine.checkpoint import AVERAGED, load_facts
+from wespeaker_lap.engine.checkpoint import AVERAGED
 from wespeaker_lap.engine.dist import choose_device
 from wespeaker_lap.engine.embed import load_net
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
+from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import CODECS
 from wespeaker_lap.io.identity import check_compatible
 

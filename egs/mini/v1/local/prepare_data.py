@@ -25,6 +25,7 @@ from voices import SAMPLE_RATE, SETS, Espeak, Speaker, make_speakers, make_utter
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.io.audio import write_wav
+from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import write_text
 
 
@@ -169,16 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         print("mini: nothing to download, stage 1 speaks the corpus")
         return 0
     sizes = {name: getattr(args, f"{name}_size") for name in SETS}
-    try:
-        prepare(args.data, args.seed, sizes, args.nj)
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"prepare_data.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare_data.py: interrupted; the same command goes on where it stopped",
-              file=sys.stderr)
-        return 130
-    return 0
+    return finish_command("prepare_data.py", lambda: prepare(args.data, args.seed, sizes, args.nj))
 
 
 if __name__ == "__main__":

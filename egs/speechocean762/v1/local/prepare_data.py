@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wespeaker_lap.data.datadir import split_by_speaker, write_data_dir
 from wespeaker_lap.data.download import fetch, unpack
+from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_table
 
 URL = "https://www.openslr.org/resources/101/speechocean762.tar.gz"
@@ -41,8 +42,8 @@ def read_part(corpus_dir: Path, part: str) -> tuple[dict, dict, dict]:
     if not (folder / "wav.scp").is_file():
         raise FileNotFoundError(
             f"{folder}/wav.scp: no such file; --corpus_dir must be a copy of speechocean762 (with "
-            f"WAVE/, train/ and test/). Get it with `bash run.sh --stage 0 --stop_stage 0 "
-            f"--download true`, or unpack {URL} and pass --corpus_dir")
+            f"WAVE/, train/ and test/). Get it with `bash run.sh --stage 0 --stop_stage 0`, "
+            f"or unpack {URL} and pass --corpus_dir")
     paths = {utt: (corpus_dir / path).resolve()
              for utt, path in read_table(folder / "wav.scp").items()}
     missing = [str(path) for path in paths.values() if not path.is_file()]
@@ -102,19 +103,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.num_valid_speakers < 2:
         parser.error("want --num_valid_speakers >= 2, which validation trials need")
-    try:
+
+    def work() -> None:
         if args.download == "true":
             download(args.corpus_dir, args.url)
         else:
             prepare(args.corpus_dir, args.data, args.num_valid_speakers, args.split_seed)
-    except (OSError, ValueError) as error:
-        print(f"prepare_data.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare_data.py: interrupted; the same command goes on where it stopped",
-              file=sys.stderr)
-        return 130
-    return 0
+
+    return finish_command("prepare_data.py", work)
 
 
 if __name__ == "__main__":

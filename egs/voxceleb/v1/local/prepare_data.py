@@ -25,6 +25,7 @@ from wespeaker_lap.data.voxceleb import (
     read_meta,
     speaker_of,
 )
+from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, write_table, write_text
 
 NOISE_SUFFIXES = (".wav", ".flac", ".ogg")
@@ -62,8 +63,8 @@ def find_lists(folders: list[Path]) -> dict[str, Path]:
     if len(absent) == len(found):
         raise FileNotFoundError(
             f"no official trial list in {' or '.join(map(str, folders))}: wanted at least one of "
-            f"{', '.join(absent)}; `bash run.sh --stage 0 --stop_stage 0 --download true` "
-            f"fetches them, or pass --lists_dir")
+            f"{', '.join(absent)}; `bash run.sh --stage 0 --stop_stage 0` fetches "
+            f"them, or pass --lists_dir")
     if absent:
         print(f"vox1: trial lists not found and left out: {', '.join(absent)}")
     return {name: path for name, path in found.items() if path}
@@ -238,20 +239,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = parse_args(argv)
-    try:
+
+    def work() -> None:
         if args.download == "true":
             download_lists(args.lists_dir, args.url)
         else:
             prepare_noises(args)
             prepare_speech(args)
-    except (OSError, ValueError) as error:
-        print(f"prepare_data.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare_data.py: interrupted; the same command goes on where it stopped",
-              file=sys.stderr)
-        return 130
-    return 0
+
+    return finish_command("prepare_data.py", work)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""model.json: the facts of the data that a trained model is built from, beside its config."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from wespeaker_lap.io.table import read_lines, write_text
+
+
+def save_facts(exp_dir: Path, features: dict, speakers: Sequence[str], train_set: str,
+               num_params: int) -> None:
+    """Write what a model needs to be built again besides its config: model.json, speakers.txt."""
+    facts = {"features": features, "num_speakers": len(speakers), "train_set": train_set,
+             "num_params": num_params}
+    write_text(exp_dir / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
+    write_text(exp_dir / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def load_facts(exp_dir: str | Path) -> dict:
+    """Read model.json.
+
+    Raises:
+        FileNotFoundError: this is no experiment folder.
+        ValueError: it is not JSON.
+    """
+    path = Path(exp_dir) / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, so {exp_dir} is no trained model; give the "
+                                f"folder that stage 3 wrote")
+    try:
+        return json.loads("\n".join(read_lines(path)))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
