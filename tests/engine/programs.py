@@ -23,7 +23,7 @@ from torch import nn
 from wespeaker_lap import cli
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.engine import extract
-from wespeaker_lap.engine.dist import GlooSyncBatchNorm, World, join_world
+from wespeaker_lap.engine.dist import GlooSyncBatchNorm, World, _end_with_parent, join_world
 from wespeaker_lap.frontends.ssl import FrozenSSL
 
 PATIENCE = 60.0  # seconds that anything may wait here before it counts as hung
@@ -176,6 +176,20 @@ def share_numbers(out_dir: Path) -> None:
         gathered = world.gather({"rank": world.rank})
         world.barrier()
         (out_dir / f"{world.rank}.json").write_text(json.dumps([total, gathered]))
+
+
+def leave_a_child(out_dir: Path) -> None:
+    """End without a word while a child, as a worker of torchrun would, is at work."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _end_with_parent()
+        os.write(write_end, b"x")
+        time.sleep(PATIENCE)
+        os._exit(0)
+    os.read(read_end, 1)
+    (out_dir / "child").write_text(str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def find_missing_late(directory: Path, num_shards: int) -> None:

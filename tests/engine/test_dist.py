@@ -1,6 +1,10 @@
 """Batch norm and numbers over two processes, and the choice of device and precision."""
 
 import json
+import signal
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import programs
@@ -77,6 +81,22 @@ def test_the_model_goes_before_the_process_group(launcher, tmp_path):
         assert code == 0, log
         assert "error: the step failed" in log
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [False]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+def test_workers_end_with_a_killed_torchrun(launcher, tmp_path):
+    assert launcher.function("leave_a_child", tmp_path)[0] == -signal.SIGKILL
+    child, end = int((tmp_path / "child").read_text()), time.monotonic() + 20
+    while is_running(child) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not is_running(child)
 
 
 def test_a_world_of_one_needs_no_process_group(monkeypatch):
