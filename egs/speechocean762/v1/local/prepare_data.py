@@ -1,16 +1,18 @@
-"""Prepare speechocean762 (OpenSLR 101): data directories train, valid and test.
+"""Prepare speechocean762 (OpenSLR 101): data directories train, train_sp, valid and test.
 
 The corpus brings Kaldi tables for train and test whose paths are relative to its folder. Some
 training speakers are held back for validation; which ones does not depend on the training seed,
-so that runs with other seeds are compared on the same speakers.
+so that runs with other seeds are compared on the same speakers. train_sp is train with faster and
+slower copies, each a new speaker: 112 speakers are few to learn from.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from wespeaker_lap.data.datadir import split_by_speaker, write_data_dir
+from wespeaker_lap.data.datadir import load_data_dir, split_by_speaker, write_data_dir
 from wespeaker_lap.data.download import fetch, unpack
+from wespeaker_lap.data.speed import add_speed_copies
 from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_table
 
@@ -95,7 +97,9 @@ def main(argv: list[str] | None = None) -> int:
                         help="true: fetch the corpus to --corpus_dir and end")
     parser.add_argument("--url", default=URL, help="where the archive is")
     parser.add_argument("--num_valid_speakers", type=int, default=13)
-    parser.add_argument("--nj", type=int, help="as every recipe gets it; changes nothing here")
+    parser.add_argument("--speed_factors", type=float, nargs="*", default=[0.9, 1.1],
+                        help="speeds of the copies in train_sp")
+    parser.add_argument("--nj", type=int, default=1, help="processes at a time")
     parser.add_argument("--split_seed", type=int, default=762,
                         help="which training speakers are held back for validation")
     parser.add_argument("--seed", type=int, default=42,
@@ -109,6 +113,8 @@ def main(argv: list[str] | None = None) -> int:
             download(args.corpus_dir, args.url)
         else:
             prepare(args.corpus_dir, args.data, args.num_valid_speakers, args.split_seed)
+            add_speed_copies(load_data_dir(args.data / "train"), args.data / "train_sp",
+                             args.data / "wav_speed", args.speed_factors, args.nj)
 
     return finish_command("prepare_data.py", work)
 
