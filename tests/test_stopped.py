@@ -175,7 +175,7 @@ def test_ctrl_c_while_embeddings_are_computed(lap, tiny_system, copied, monkeypa
 def test_ctrl_c_while_weights_are_averaged(lap, copied, monkeypatch):
     before = snapshot(copied)
     args = ("average-model", copied)
-    press_ctrl_c(monkeypatch, lap, args, safetensors.torch, "save_file")
+    press_ctrl_c(monkeypatch, lap, args, safetensors.torch, "save")
     assert snapshot(copied) == before and lap(*args).code == 0
 
 

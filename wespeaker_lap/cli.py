@@ -109,9 +109,9 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
 @app.command()
 def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:
     """Average the weights of the last epochs (stage 4)."""
-    from wespeaker_lap.config import load_config
     from wespeaker_lap.engine.checkpoint import average_epochs
-    wanted = num_avg or load_config(exp_dir / "config.yaml").score.num_avg
+    settings, _ = _load_experiment(exp_dir)
+    wanted = num_avg or settings.score.num_avg
     paths = average_epochs(exp_dir, wanted)
     logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
@@ -144,9 +144,9 @@ def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Op
                 method: Annotated[str, typer.Option(help="asnorm or snorm")] = "asnorm",
                 top_n: int | None = None, missing: MissingOption = "error") -> None:
     """Normalise the scores of a trial list with a cohort of speaker means (stage 6)."""
-    from wespeaker_lap.config import load_config
     from wespeaker_lap.score.stages import normalise_trials
-    wanted = top_n or load_config(exp_dir / "config.yaml").score.top_n
+    settings, _ = _load_experiment(exp_dir)
+    wanted = top_n or settings.score.top_n
     job = _scoring_job(exp_dir, data, trials, missing)
     _print_row(normalise_trials(job, cohort, method, wanted))
 
@@ -185,11 +185,17 @@ def similarity(model: ExpArg, a: Path, b: Path, device: DeviceOption = "cpu") ->
     print(f"{load_model(model, device).similarity(a, b):.5f}")
 
 
-def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
+def _load_experiment(exp_dir: Path) -> tuple:
+    """The configuration and the facts; a folder that is no experiment is told as such."""
     from wespeaker_lap.config import load_config
     from wespeaker_lap.io.facts import load_facts
+    facts = load_facts(exp_dir)
+    return load_config(exp_dir / "config.yaml"), facts
+
+
+def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
     from wespeaker_lap.score.stages import ScoringJob
-    facts, settings = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
+    settings, facts = _load_experiment(exp_dir)
     mean_set = facts["train_set"] if settings.score.subtract_mean else None
     return ScoringJob(exp_dir, data, trials, mean_set, missing, settings.score.p_target)
 

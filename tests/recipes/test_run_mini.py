@@ -128,7 +128,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
         (["--seed", "-1"], "seed: "),
         (["--train_size", "10"], "want SPEAKERSxUTTERANCES"),
         (["--stage", "2"], "data/train/wav.scp: no such file"),
-        (["--stage", "4"], "exp/config.yaml"),
+        (["--stage", "4"], "is no trained model; give the folder that stage 3 wrote"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(tmp_path: Path, options: list[str],

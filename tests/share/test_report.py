@@ -95,7 +95,7 @@ def test_a_missing_score_file_is_named(exp_dir):
 
 
 def test_no_experiment(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml: no such configuration file"):
+    with pytest.raises(FileNotFoundError, match=r"is no trained model; give the folder"):
         write_report(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"results\.json: no such file"):
         join_results([tmp_path], tmp_path / "ALL.md")
