@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from wespeaker_lap.io.command import FAILED, INTERRUPTED
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Speaker verification on frozen speech encoders, stage by stage.")
-
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file")]
 SetOption = Annotated[list[str] | None,
@@ -226,7 +226,7 @@ def main() -> None:
         if os.environ.get("WESPEAKER_LAP_DEBUG"):
             raise
         print(f"error: {_describe(error)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _underscored(arg: str) -> str:

@@ -1,7 +1,5 @@
 """Look at every recording before hours of computing: durations, and rejects with their reasons."""
 
-import multiprocessing
-import signal
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
+from wespeaker_lap.data.pool import open_pool
 from wespeaker_lap.io.audio import AudioError, read_audio, read_info
 from wespeaker_lap.io.table import invert, name_some, read_lines, write_table, write_text
 
@@ -117,8 +116,7 @@ def _map(inspect, paths: list[str], num_jobs: int, title: Path) -> list[Finding]
     progress = partial(tqdm, total=len(paths), desc=f"audit {title.name}", unit="utt", disable=None)
     if num_jobs <= 1:
         return list(progress(map(inspect, paths)))
-    # Ctrl-C is the parent's to handle: it ends the pool.
-    with multiprocessing.Pool(num_jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with open_pool(num_jobs) as pool:
         return list(progress(pool.imap(inspect, paths, chunksize=16)))
 
 

@@ -3,8 +3,6 @@
 Playing a recording faster raises pitch and formants together: another voice, not another session.
 """
 
-import multiprocessing
-import signal
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import soxr
 
 from wespeaker_lap.data.datadir import DataDir, write_data_dir
+from wespeaker_lap.data.pool import open_pool
 from wespeaker_lap.io.audio import read_audio, write_wav
 
 
@@ -57,8 +56,7 @@ def add_speed_copies(data: DataDir, directory: str | Path, wav_dir: str | Path,
             utt2spk[copy] = f"sp{factor:g}-{data.utt2spk[utt]}"
             if not Path(wavs[copy]).is_file():
                 jobs.append((path, wavs[copy], factor))
-    # Ctrl-C is the parent's to handle: it ends the pool.
-    with multiprocessing.Pool(num_jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with open_pool(num_jobs) as pool:
         for _ in pool.imap_unordered(partial(_copy, sample_rate), jobs, chunksize=16):
             pass
     genders = {f"sp{factor:g}-{speaker}": gender for factor in factors

@@ -101,8 +101,9 @@ def load_model(exp_dir: str | Path, device: str = "cpu") -> SpeakerModel:
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     chosen = choose_device(device)
     frontend = build.build_frontend(config.frontend).to(chosen)
-    trained = {key: facts["features"].get(key) for key in frontend.identity()}
-    check_compatible(exp_dir, frontend.identity(), trained)
+    identity = frontend.identity()  # once: it hashes all weights
+    trained = {key: facts["features"].get(key) for key in identity}
+    check_compatible(exp_dir, identity, trained)
     net = load_net(exp_dir, config, facts, AVERAGED).to(chosen)
     mean_path = exp_dir / "embeddings" / facts["train_set"] / "mean_vec.npy"
     mean = None
