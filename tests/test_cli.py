@@ -12,6 +12,7 @@ from tiny import TINY_CONFIG, write_voices
 from wespeaker_lap import cli, load_model
 from wespeaker_lap.data import audit
 from wespeaker_lap.data.datadir import load_data_dir
+from wespeaker_lap.data.packed import PackedAudio
 from wespeaker_lap.data.trials import read_trials
 from wespeaker_lap.io.vectors import read_vectors
 from wespeaker_lap.score.scorefile import read_scores
@@ -65,6 +66,8 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("show-config", "--get", "seed.x"), "no value 'seed.x' in the configuration"),
     (("show-config", "--set", "seed"), "override 'seed': expected section.key=value"),
     (("extract-feats", "nowhere", "--out", "x"), "nowhere/wav.scp: no such file"),
+    (("pack-audio", "nowhere", "--out", "x"), "nowhere/wav.scp: no such file"),
+    (("pretrain", "--audio", "nowhere", "--exp_dir", "x"), "nowhere/audio.json: no such file; run"),
     (("train", "--data", "a", "--feats", "nowhere", "--exp_dir", "c"), "no such file"),
     (("train", "--data", "a", "--feats", "b", "--exp_dir", "c", "--valid_feats", "d"),
      "--valid_feats and --valid_trials go together; give both or neither"),
@@ -136,6 +139,31 @@ def test_show_config(lap, tmp_path):
     shown = yaml.safe_load(done.out)
     assert (shown["train"]["epochs"], shown["seed"], shown["loss"]["top_k"]) == (3, 7, 2)
     assert lap("show-config", "--get", "train.epochs").out == "40\n"
+
+
+def test_show_config_of_a_pretraining(lap, tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {steps: 3}\n")
+    done = lap("show-config", "--pretraining", "--config", tmp_path / "a.yaml", "--set",
+               "encoder.conv_layers=[[8, 400, 160], [4, 3, 2]]")
+    shown = yaml.safe_load(done.out)
+    assert (shown["train"]["steps"], shown["crops"]["mix_db"]) == (3, [-5, 5])
+    assert shown["encoder"]["conv_layers"] == [[8, 400, 160], [4, 3, 2]]
+    assert lap("show-config", "--pretraining", "--get", "encoder.norm").out == "post\n"
+    done = lap("show-config", "--pretraining", "--set", "train.step=3")
+    assert done.code == 1 and "train.step: unknown key; did you mean 'steps'?" in done.err
+
+
+def test_pack_audio(lap, tmp_path):
+    sets = [write_voices(tmp_path / speaker, speaker) for speaker in "ay"]
+    assert all(lap("audit-data", path).code == 0 for path in sets)
+    out = tmp_path / "pack"
+    assert lap("pack-audio", *sets, "--out", out, "--nj", "2", "--sample_rate", "8000").code == 0
+    packed = PackedAudio(out)
+    seconds = {**load_data_dir(sets[0]).durations, **load_data_dir(sets[1]).durations}
+    assert packed.sample_rate == 8000
+    assert packed.lengths / 8000 == pytest.approx([seconds[utt] for utt in packed.utts], abs=1e-3)
+    done = lap("pack-audio", sets[0], "--out", out)
+    assert done.code == 1 and f"{out}: holds a pack of other data" in done.err
 
 
 def test_plan(lap, tiny_system, tmp_path):

@@ -9,9 +9,13 @@ import yaml
 
 from wespeaker_lap.build import build_head, build_net
 from wespeaker_lap.config import ALIASES, Config, dump_config, get_value, load_config
+from wespeaker_lap.pretrain import load_pretrain_config
+from wespeaker_lap.pretrain.config import PretrainConfig
+from wespeaker_lap.pretrain.encoder import build_encoder
 
 REPO = Path(__file__).resolve().parents[1]
-RECIPES = sorted(REPO.glob("egs/**/*.yaml"))
+PRETRAININGS = sorted(REPO.glob("egs/ssl_pretrain/**/*.yaml"))
+RECIPES = sorted(set(REPO.glob("egs/**/*.yaml")) - set(PRETRAININGS))
 
 
 def write(path, text):
@@ -34,8 +38,18 @@ def test_every_recipes_configuration_loads_and_builds(path):
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 
 
+@pytest.mark.parametrize("path", PRETRAININGS, ids=lambda path: str(path.relative_to(REPO)))
+def test_every_pretraining_configuration_loads_and_builds(path):
+    config = load_pretrain_config(path)
+    wavs = torch.randn(2, 1600)
+    states, _ = build_encoder(config.encoder, 16000).extract_features(wavs)
+    assert [state.shape[-1] for state in states] == config.encoder.num_layers * [config.encoder.dim]
+    assert PretrainConfig.model_validate(yaml.safe_load(dump_config(config))) == config
+    assert load_pretrain_config(path, ["seed=7"]).seed == 7
+
+
 def test_there_are_recipes():
-    assert RECIPES
+    assert RECIPES and PRETRAININGS
 
 
 def test_the_defaults_and_an_empty_file(tmp_path):
@@ -80,6 +94,32 @@ def test_a_mistake_is_named_with_what_may_have_been_meant(override, complaint):
 def test_weighted_sum_has_no_heads():
     with pytest.raises(ValueError, match=r"num_heads: unknown key; known: name"):
         load_config(overrides=["layer_aggregation=superb", "n_head=8"])
+
+
+def test_filter_banks_have_options_of_their_own():
+    frontend = load_config(overrides=["frontend.name=fbank"]).frontend
+    assert frontend.model_dump() == {"name": "fbank", "num_mels": 80, "mean_norm": True}
+    changed = load_config(overrides=["frontend={name: fbank, num_mels: 40, mean_norm: false}"])
+    assert (changed.frontend.num_mels, changed.frontend.mean_norm) == (40, False)
+    assert Config.model_validate(yaml.safe_load(dump_config(changed))) == changed
+
+
+@pytest.mark.parametrize(("override", "complaint"), [
+    ("{name: fbank, last_state: before_norm}",
+     "last_state: unknown key; known: name, num_mels, mean_norm"),
+    ("{name: fbank, num_mel: 40}", "num_mel: unknown key; did you mean 'num_mels'?"),
+    ("{name: fbank, num_mels: 3}", "num_mels: Input should be greater than or equal to 4 (got 3)"),
+    ("{name: wavlm_tiny, num_mels: 40}", "num_mels: unknown key; known: name, bundle, last_state"),
+    ("{num_mels: 40}", "num_mels: unknown key; known: name, bundle, last_state"),
+    ("{last_stat: x}", "last_stat: unknown key; did you mean 'last_state'?"),
+    ("{name: 3}", "name: Input should be a valid string (got 3)"),
+    ("fbank", "Input should be a valid dictionary"),
+])
+def test_an_option_of_another_frontend_is_a_mistake(override, complaint):
+    with pytest.raises(ValueError) as info:
+        load_config(overrides=[f"frontend={override}"])
+    first, line = str(info.value).split("\n")
+    assert first == "the configuration: 1 mistake(s)" and complaint in line
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
@@ -180,6 +220,22 @@ def test_a_value_given_under_both_names_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.yaml: n_head is another name of "
                                          r"model\.layer_pool\.num_heads, which is given too"):
         load_config(path)
+
+
+def test_a_pretraining_is_as_strict(tmp_path):
+    path = write(tmp_path / "a.yaml", "encoder: {dimm: 96}\ntrain: {steps: 0}\nn_head: 8\n")
+    with pytest.raises(ValueError) as info:
+        load_pretrain_config(path, ["crops.mix_db=[1]", "masked.span=x"])
+    first, *lines = str(info.value).split("\n")
+    assert first == f"{path}: 5 mistake(s)" and len(lines) == 5
+    for line in ("encoder.dimm: unknown key; did you mean 'dim'?", "crops.mix_db.1: Field required",
+                 "train.steps: Input should be greater than or equal to 1 (got 0)",
+                 "masked.span: Input should be a valid integer",
+                 "n_head: unknown key; known: seed, encoder, crops"):  # another one's other names
+        assert any(found.startswith(f"  {line}") for found in lines), (line, lines)
+    with pytest.raises(ValueError, match=r"\n  top level: contrastive\.layer 9: the encoder has"):
+        load_pretrain_config(overrides=["contrastive.layer=9"])
+    assert load_pretrain_config() == PretrainConfig()
 
 
 def test_get_value():

@@ -1,6 +1,6 @@
 """Imports run one way, and what only moves files and numbers never imports torch.
 
-cli -> share -> engine -> score -> build -> data | frontends | models | losses | config -> io
+cli -> share -> pretrain -> engine -> score -> build -> data | frontends | models | losses | config -> io
 """
 
 import ast
@@ -14,6 +14,7 @@ PACKAGE = "wespeaker_lap"
 ORDER = [
     {"cli"},
     {"share"},
+    {"pretrain"},
     {"engine"},
     {"score"},
     {"build"},

@@ -3,6 +3,7 @@
 from torch import nn
 
 from wespeaker_lap import config as cfg
+from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.losses.margin import AAMSoftmax
 from wespeaker_lap.models.layer_pool import LAP, WeightedSum
@@ -13,9 +14,11 @@ LAYER_POOLS = {"weighted_sum": WeightedSum, "lap": LAP}
 TIME_POOLS = {"stats": StatsPool, "astp": ASTP}
 
 
-def build_frontend(config: cfg.Frontend) -> FrozenSSL:
-    """Load the frozen encoder."""
-    return FrozenSSL.load(config.name, **config.model_dump(exclude={"name"}))
+def build_frontend(config: cfg.Frontend) -> FrozenSSL | FbankLayer:
+    """Load the frozen encoder, or make the filter banks that stand in its place."""
+    if isinstance(config, cfg.FbankFrontend):
+        return FbankLayer(Fbank(**_options(config)))
+    return FrozenSSL.load(config.name, **_options(config))
 
 
 def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. `wespeaker-lap VERB --help` for each."""
 
+import json
 import logging
 import os
 import sys
@@ -19,18 +20,20 @@ SetOption = Annotated[list[str] | None,
                       typer.Option("--set", help="override, section.key=value; repeatable")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 MissingOption = Annotated[str, typer.Option(help="trials without embeddings: error or skip")]
+JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
+PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
 DataArg = Annotated[Path, typer.Argument(help="Kaldi data directory")]
+DataArgs = Annotated[list[Path], typer.Argument(help="Kaldi data directories")]
 ExpArg = Annotated[Path, typer.Argument(help="folder that training wrote")]
 
 
 @app.command()
-def audit_data(data: DataArg, num_jobs: Annotated[int, typer.Option("--nj")] = 1,
-               sample_rate: int = 16000, min_seconds: float = 0.1,
-               max_reject_share: float = 0.05) -> None:
+def audit_data(data: DataArg, num_jobs: JobsOption = 1, sample_rate: int = 16000,
+               min_seconds: float = 0.1, max_reject_share: float = 0.05) -> None:
     """Decode every recording; write utt2dur, move what cannot be used to rejects.tsv (stage 1)."""
     from wespeaker_lap.data.audit import audit_data_dir
-    audit = audit_data_dir(data, sample_rate, min_seconds, max_reject_share, num_jobs)
-    for line in audit.lines():
+    found = audit_data_dir(data, sample_rate, min_seconds, max_reject_share, num_jobs)
+    for line in found.lines():
         logging.info("%s: %s", data, line)
 
 
@@ -43,27 +46,27 @@ def make_trials(data: DataArg, out: Annotated[Path, typer.Option(help="the list 
     loaded = load_data_dir(data)
     made = lists.make_trials(loaded.utt2spk, loaded.spk2gender or None, seed, max_target)
     lists.write_trials(out, made)
-    logging.info("%s: %d target and %d non-target trials", out, made.num_target,
-                 made.num_nontarget)
+    logging.info("%s: %d target, %d non-target trials", out, made.num_target, made.num_nontarget)
 
 
 @app.command()
 def show_config(config: ConfigOption = None, overrides: SetOption = None,
-                get: Annotated[str, typer.Option(help="one value, as section.key")] = "") -> None:
+                get: Annotated[str, typer.Option(help="one value, as section.key")] = "",
+                pretraining: Annotated[bool, typer.Option("--pretraining")] = False) -> None:
     """Check a configuration and print it, every default written out."""
     from wespeaker_lap.config import dump_config, get_value, load_config
-    settings = load_config(config, overrides or ())
+    from wespeaker_lap.pretrain import load_pretrain_config
+    load = load_pretrain_config if pretraining else load_config
+    settings = load(config, overrides or ())
     print(get_value(settings, get) if get else dump_config(settings), end="" if not get else "\n")
 
 
 @app.command()
-def plan(data: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
-         config: ConfigOption = None, overrides: SetOption = None) -> None:
+def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Say what features of some sets will take on disk, and whether the encoder is in reach."""
     from wespeaker_lap.config import load_config
     from wespeaker_lap.engine.plan import describe_plan
-    for line in describe_plan(load_config(config, overrides or ()), data):
-        print(line)
+    print(*describe_plan(load_config(config, overrides or ()), data), sep="\n")
 
 
 @app.command()
@@ -79,6 +82,63 @@ def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature
     with dist.join_world(device) as world:
         frontend = build.build_frontend(settings.frontend).to(world.device)
         extract.extract_feats(frontend, loaded, out, settings.features.codec, world)
+
+
+@app.command()
+def pack_audio(data: DataArgs, out: Annotated[Path, typer.Option(help="folder of the pack")],
+               num_jobs: JobsOption = 1, sample_rate: int = 16000) -> None:
+    """Write the recordings of audited sets into one file that pre-training reads."""
+    from wespeaker_lap.data import packed
+    from wespeaker_lap.data.datadir import load_data_dir
+    packed.pack_audio([load_data_dir(path) for path in data], out, num_jobs, sample_rate)
+
+
+@app.command()
+def pretrain(audio: Annotated[Path, typer.Option(help="pack of speech")],
+             exp_dir: Annotated[Path, typer.Option(help="where everything goes")],
+             config: ConfigOption = None, overrides: SetOption = None, noises: PackOption = None,
+             rirs: PackOption = None, device: DeviceOption = "auto") -> None:
+    """Train an encoder without labels, or go on with a training that stopped."""
+    from wespeaker_lap.data.packed import PackedAudio
+    from wespeaker_lap.engine import dist
+    from wespeaker_lap.pretrain import load_pretrain_config
+    from wespeaker_lap.pretrain import train as training
+    settings = load_pretrain_config(config, overrides or ())
+    speech, *others = (path and PackedAudio(path) for path in (audio, noises, rirs))
+    with dist.join_world(device) as world:
+        training.pretrain(settings, speech, exp_dir, world, *others)
+
+
+@app.command()
+def probe_layers(encoder: Annotated[str, typer.Argument(help="as frontend.name")], data: DataArg,
+                 out: Annotated[Path, typer.Option(help="folder for layers.md, .json, .png")],
+                 test_data: Annotated[Path | None, typer.Option(
+                     help="set of other speakers; half of DATA's without")] = None,
+                 trials: Annotated[Path | None, typer.Option(help="of test_data")] = None,
+                 max_utts: Annotated[int | None, typer.Option(help="of a speaker")] = None,
+                 shrinkage: Annotated[float, typer.Option(help="of the LDA, 0 to 1")] = 0.1,
+                 last_state: Annotated[str | None, typer.Option(
+                     help="after_norm or before_norm")] = None,
+                 bundle: Annotated[str | None, typer.Option(help="of a weights file")] = None,
+                 precision: Annotated[str, typer.Option(help="auto, float32, bf16")] = "auto",
+                 seed: int = 0, device: DeviceOption = "auto") -> None:
+    """Measure how well each layer of an encoder tells speakers apart: EER after LDA and cosine."""
+    from wespeaker_lap import build
+    from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.datadir import load_data_dir
+    from wespeaker_lap.data.trials import read_trials
+    from wespeaker_lap.engine import dist, probe
+    from wespeaker_lap.score.probe_plan import plan_probe
+    from wespeaker_lap.share.layers import format_table, write_layers
+    given = {"name": encoder, "last_state": last_state, "bundle": bundle}
+    settings = load_config(overrides=[f"frontend.{key}={json.dumps(value)}"
+                                      for key, value in given.items() if value is not None])
+    chosen = plan_probe(load_data_dir(data), test_data and load_data_dir(test_data),
+                        trials and read_trials(trials), max_utts, seed)
+    frontend = build.build_frontend(settings.frontend).to(dist.choose_device(device))
+    found = probe.probe_layers(frontend, chosen, shrinkage, precision, seed)
+    write_layers(out, found)
+    print(format_table(found.rows), end="")
 
 
 @app.command()
@@ -98,9 +158,8 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     from wespeaker_lap.io.feats import FeatureStore
     if (valid_feats is None) != (valid_trials is None):
         raise ValueError("--valid_feats and --valid_trials go together; give both or neither")
-    validation = None
-    if valid_feats and valid_trials:
-        validation = training.Validation(FeatureStore(valid_feats), read_trials(valid_trials))
+    validation = (training.Validation(FeatureStore(valid_feats), read_trials(valid_trials))
+                  if valid_feats and valid_trials else None)
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
         training.train(settings, loaded, feats, exp_dir, world, validation)
@@ -111,8 +170,7 @@ def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()
     """Average the weights of the last epochs (stage 4)."""
     from wespeaker_lap.engine.checkpoint import average_epochs
     settings, _ = _load_experiment(exp_dir)
-    wanted = num_avg or settings.score.num_avg
-    paths = average_epochs(exp_dir, wanted)
+    paths = average_epochs(exp_dir, num_avg or settings.score.num_avg)
     logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
 
@@ -146,17 +204,15 @@ def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Op
     """Normalise the scores of a trial list with a cohort of speaker means (stage 6)."""
     from wespeaker_lap.score.stages import normalise_trials
     settings, _ = _load_experiment(exp_dir)
-    wanted = top_n or settings.score.top_n
     job = _scoring_job(exp_dir, data, trials, missing)
-    _print_row(normalise_trials(job, cohort, method, wanted))
+    _print_row(normalise_trials(job, cohort, method, top_n or settings.score.top_n))
 
 
 @app.command()
 def report(exp_dir: ExpArg) -> None:
     """Write RESULTS.md, results.json, DET curves and histograms (stage 8)."""
     from wespeaker_lap.share.report import write_report
-    page = write_report(exp_dir)
-    print(page.read_text(encoding="utf-8"))
+    print(write_report(exp_dir).read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -174,8 +230,8 @@ def embed(model: ExpArg, audio: Annotated[list[Path], typer.Argument(help="recor
     """Embed recordings with a trained model; the ids are the file names as given."""
     from wespeaker_lap import load_model
     from wespeaker_lap.io.vectors import write_vectors
-    loaded = load_model(model, device)
-    print(write_vectors(out, [str(path) for path in audio], loaded.embed(list(audio))))
+    names = [str(path) for path in audio]
+    print(write_vectors(out, names, load_model(model, device).embed(list(audio))))
 
 
 @app.command()

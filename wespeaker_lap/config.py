@@ -6,19 +6,21 @@ What can be read from the data (speakers, layers, dimensions, steps) is not in h
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from wespeaker_lap.io.table import read_lines
+from wespeaker_lap.io.yamlfile import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -28,14 +30,36 @@ class Section(BaseModel):
                               protected_namespaces=())
 
 
-class Frontend(Section):
-    """The frozen encoder (`FrozenSSL.load`)."""
+Settings = TypeVar("Settings", bound=Section)
+
+
+class EncoderFrontend(Section):
+    """A frozen encoder (`FrozenSSL.load`)."""
 
     name: str = "wavlm_tiny"  # packaged name, torchaudio bundle, folder, file or hf://org/name
     bundle: str | None = None  # the torchaudio bundle that a local .pth file belongs to
     last_state: Literal["after_norm", "before_norm"] = "after_norm"
     max_seconds: float = Field(30.0, gt=0)  # longer recordings go through in windows
     overlap_seconds: float = Field(2.0, ge=0)
+
+
+class FbankFrontend(Section):
+    """Log mel filter banks (`Fbank`)."""
+
+    name: Literal["fbank"] = "fbank"
+    num_mels: int = Field(80, ge=4)
+    mean_norm: bool = True  # of each utterance
+
+
+def _kind_of_frontend(section: Any) -> str:
+    """An encoder may have any name but "fbank"."""
+    name = section.get("name") if isinstance(section, dict) else getattr(section, "name", None)
+    return "fbank" if name == "fbank" else "encoder"
+
+
+Frontend = Annotated[
+    Annotated[EncoderFrontend, Tag("encoder")] | Annotated[FbankFrontend, Tag("fbank")],
+    Discriminator(_kind_of_frontend)]
 
 
 class Features(Section):
@@ -139,7 +163,7 @@ class Config(Section):
     """Everything a run is made of."""
 
     seed: int = Field(42, ge=0)
-    frontend: Frontend = Frontend()
+    frontend: Frontend = EncoderFrontend()
     features: Features = Features()
     model: Model = Model()
     loss: Loss = Loss()
@@ -163,23 +187,32 @@ ALIAS_VALUES = {"model.layer_pool.name": {"superb": "weighted_sum"}}
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read the configuration of a recipe; see `load_settings`.
+
+    >>> load_config(overrides=["train.epochs=3", "layer_aggregation=superb"]).train.epochs
+    3
+    """
+    return load_settings(Config, path, overrides, ALIASES)
+
+
+def load_settings(model: type[Settings], path: str | Path | None, overrides: Sequence[str],
+                  aliases: Mapping[str, str] | None = None) -> Settings:
     """Read a YAML file and apply overrides.
 
     Args:
+        model: what to make of it.
         path: the file; None for the defaults.
         overrides: `section.key=value` items, the value as YAML.
+        aliases: other names of places, at the top level.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: all complaints at once: unknown keys with what may have been meant, wrong
             types, values out of range, YAML that does not parse (with its line).
-
-    >>> load_config(overrides=["train.epochs=3", "layer_aggregation=superb"]).train.epochs
-    3
     """
-    source = str(path) if path else "the configuration"
-    tree: dict[str, Any] = _read_yaml(Path(path)) if path else {}
-    for alias, place in ALIASES.items():
+    source, aliases = str(path) if path else "the configuration", aliases or {}
+    tree: dict[str, Any] = read_yaml(Path(path)) if path else {}
+    for alias, place in aliases.items():
         if alias in tree:
             _put(tree, place, tree.pop(alias), f"{source}: {alias}", is_new=True)
     for item in overrides:
@@ -187,21 +220,21 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         if not equals or not key:
             raise ValueError(f"override {item!r}: expected section.key=value")
         first, dot, rest = key.partition(".")
-        _put(tree, ALIASES.get(first, first) + dot + rest,
-             _parse_yaml(value, f"override {item!r}"), f"override {item!r}")
+        _put(tree, aliases.get(first, first) + dot + rest,
+             parse_yaml(value, f"override {item!r}"), f"override {item!r}")
     try:
-        return Config.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = "\n  ".join(_explain(problem) for problem in error.errors())
+        lines = "\n  ".join(_explain(problem, model) for problem in error.errors())
         raise ValueError(f"{source}: {error.error_count()} mistake(s)\n  {lines}") from None
 
 
-def dump_config(config: Config) -> str:
-    """The configuration as YAML, every value written out."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+def dump_config(config: Section) -> str:
+    """A configuration as YAML, every value written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def get_value(config: Config, dotted: str) -> Any:
+def get_value(config: Section, dotted: str) -> Any:
     """One value of a configuration.
 
     Raises:
@@ -210,43 +243,12 @@ def get_value(config: Config, dotted: str) -> Any:
     >>> get_value(Config(), "frontend.name")
     'wavlm_tiny'
     """
-    value: Any = config.model_dump()
+    value: Any = config.model_dump(mode="json")
     for part in dotted.split("."):
         if not isinstance(value, dict) or part not in value:
             raise ValueError(f"no value {dotted!r} in the configuration")
         value = value[part]
     return value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such configuration file")
-    tree = _parse_yaml("\n".join(read_lines(path)), str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected 'key: value' lines, got {type(tree).__name__}")
-    return tree
-
-
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, of which plain YAML keeps the last silently."""
-
-    def construct_mapping(self, node, deep=False):
-        seen: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.YAMLError(f"{key} stands twice,{key_node.start_mark}")
-            seen.append(key)
-        return super().construct_mapping(node, deep)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any, source: str, is_new: bool = False) -> None:
@@ -262,15 +264,15 @@ def _put(tree: dict[str, Any], dotted: str, value: Any, source: str, is_new: boo
     tree[key] = names.get(value, value) if isinstance(value, str) else value
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     """One pydantic complaint as a line: where, what, what to do."""
     place = [str(part) for part in problem["loc"]]
     where = ".".join(place) or "top level"
     if problem["type"] != "extra_forbidden":
         got = problem.get("input")
         shown = "" if isinstance(got, dict) else f" (got {got!r})"
-        return f"{where}: {problem['msg']}{shown}"
-    known = _known_keys(Config, place[:-1])
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+    known = _known_keys(model, place[:-1])
     close = difflib.get_close_matches(place[-1], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"

@@ -216,7 +216,7 @@ def test_wrong_shapes_are_an_error(pool, shape):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LAP(num_layers=1, in_dim=8, num_heads=2),
+        lambda: LAP(num_layers=0, in_dim=8, num_heads=2),
         lambda: LAP(num_layers=3, in_dim=8, num_heads=3),
         lambda: LAP(num_layers=3, in_dim=8, num_heads=0),
         lambda: WeightedSum(num_layers=0, in_dim=8),

@@ -16,6 +16,7 @@ from calling import REPO, make_environment
 import wespeaker_lap
 from wespeaker_lap.cli import _underscored, app
 from wespeaker_lap.config import load_config
+from wespeaker_lap.pretrain import load_pretrain_config
 from wespeaker_lap.share.speaker import SpeakerModel
 
 PAGES = [REPO / "README.md", *sorted(REPO.glob("egs/*/*/README.md"))]
@@ -24,6 +25,7 @@ RECIPES = sorted(path.parent for path in REPO.glob("egs/*/*/run.sh"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 # The README at the root shows options on a `run.sh` that is any recipe's.
 ANY_RECIPE = REPO / "egs" / "mini" / "v1"
+PRETRAINING = REPO / "egs" / "ssl_pretrain" / "v1"
 
 
 def find_blocks(page: Path, language: str) -> list[str]:
@@ -62,7 +64,8 @@ def check_command(script: Path, words: list[str]) -> None:
     config = given.get("--config", known["--config"])
     if "NAME" not in config:
         overrides = given.get("--overrides", "").split()
-        load_config(script.parent / config, overrides)
+        load = load_pretrain_config if script.parent == PRETRAINING else load_config
+        load(script.parent / config, overrides)
 
 
 @every_page

@@ -133,7 +133,7 @@ def _fill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
     # What is longer than the frontend's window goes through alone, see `encode_batch`.
     batches = make_batches({utt: data.durations[utt] for utt in utts},
                            min(BATCH_SECONDS, frontend.max_seconds))
-    for batch, waves in _read_ahead(batches, data, frontend.sample_rate):
+    for batch, waves in read_ahead(batches, data, frontend.sample_rate):
         for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
             writer.write(utt, feats)
         progress.update(sum(data.durations[utt] for utt in batch) / 3600)
@@ -162,7 +162,7 @@ def make_batches(durations: dict[str, float],
     return batches
 
 
-def _read_ahead(batches: list[list[str]], data: DataDir,
+def read_ahead(batches: list[list[str]], data: DataDir,
                 sample_rate: int) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Decode the next batch while this one is computed."""
     def read(batch: list[str]) -> list[np.ndarray]:

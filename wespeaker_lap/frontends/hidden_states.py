@@ -31,13 +31,13 @@ def compute_states(
     Returns:
         (B, T, L, D), zeros in padded frames; of the weights' type, under autocast too.
     """
-    x = model.encoder.feature_projection(_convolve(model, wav, samples))  # (B, T, D)
+    x = model.encoder.feature_projection(convolve(model, wav, samples))  # (B, T, D)
     frames = [count_frames(model, n) for n in samples]
     if min(frames) == x.shape[1]:  # nothing to hide, and attention is cheaper without a mask
-        return torch.stack(_run_blocks(model, x, None, after_norm), dim=2)
+        return torch.stack(run_blocks(model, x, None, after_norm), dim=2)
     ends = torch.tensor(frames, device=x.device)
     pad = torch.arange(x.shape[1], device=x.device) >= ends[:, None]  # (B, T)
-    states = _run_blocks(model, x.masked_fill(pad[:, :, None], 0.0), pad, after_norm)
+    states = run_blocks(model, x.masked_fill(pad[:, :, None], 0.0), pad, after_norm)
     return torch.stack(states, dim=2).masked_fill(pad[:, :, None, None], 0.0)
 
 
@@ -62,7 +62,7 @@ def normalize(wav: Tensor, samples: list[int], eps: float) -> Tensor:
     return _apply_unpadded(lambda x: F.layer_norm(x, x.shape[-1:], eps=eps), wav, samples)
 
 
-def _convolve(model: Wav2Vec2Model, wav: Tensor, samples: list[int]) -> Tensor:
+def convolve(model: Wav2Vec2Model, wav: Tensor, samples: list[int]) -> Tensor:
     """(B, S) -> (B, T, C); a true frame depends on its own utterance's samples only."""
     x, lengths = wav[:, None], samples  # (B, C, T)
     for conv in model.feature_extractor.conv_layers:
@@ -77,7 +77,7 @@ def _convolve(model: Wav2Vec2Model, wav: Tensor, samples: list[int]) -> Tensor:
     return x.transpose(1, 2)
 
 
-def _run_blocks(
+def run_blocks(
     model: Wav2Vec2Model, x: Tensor, pad: Tensor | None, after_norm: bool
 ) -> list[Tensor]:
     """(B, T, D) and its padding (B, T) -> L states (B, T, D)."""

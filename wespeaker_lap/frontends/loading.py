@@ -16,6 +16,7 @@ from wespeaker_lap.frontends.sources import (
 
 PACKAGED = {"wavlm_tiny": Path(__file__).parent / "assets" / "wavlm_tiny"}
 WEIGHT_SUFFIXES = (".pt", ".pth")
+FILTER_BANKS = "fbank"  # a configuration names it where others name an encoder; see `fbank.py`
 
 
 def load_encoder(
@@ -88,7 +89,8 @@ def _load_path(text: str, normalize_waveform: bool | None) -> PretrainedEncoder:
     hint = f"; did you mean '{PREFIX}{text}'?" if text.count("/") == 1 else _did_you_mean(text)
     raise ValueError(
         f"unknown encoder '{text}'{hint} Known names: {', '.join([*PACKAGED, *bundle_names()])}. "
-        f"A directory or {PREFIX}org/name is also possible."
+        f"A directory or {PREFIX}org/name is also possible. {FILTER_BANKS} is no encoder: only "
+        "frontend.name of a configuration may be that."
     )
 
 
@@ -108,6 +110,6 @@ def _load_weights_file(path: Path, bundle: str) -> PretrainedEncoder:
 
 def _did_you_mean(text: str) -> str:
     """A question with the nearest names, or a full stop."""
-    plain = {_plain(name): name for name in [*PACKAGED, *bundle_names()]}
+    plain = {_plain(name): name for name in [*PACKAGED, *bundle_names(), FILTER_BANKS]}
     near = [plain[key] for key in difflib.get_close_matches(_plain(text), plain, n=3)]
     return f"; did you mean {' or '.join(near)}?" if near else "."

@@ -73,14 +73,14 @@ class LAP(nn.Module):
     7. `BatchNorm(Linear(y))`.
 
     Args:
-        num_layers: L, at least 2.
+        num_layers: L; with one (filter banks) the scores are gates of its heads.
         in_dim: D.
         out_dim: F.
         num_heads: H, a divisor of D.
         dropout: probability of dropping a score in training.
 
     Raises:
-        ValueError: fewer than two layers, or heads that do not divide D.
+        ValueError: no layers, or heads that do not divide D.
 
     >>> pool = LAP(num_layers=7, in_dim=192, out_dim=512, num_heads=16)
     >>> frames, scores = pool(torch.randn(2, 5, 7, 192), return_scores=True)
@@ -97,8 +97,8 @@ class LAP(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        if num_layers < 2:
-            raise ValueError(f"LAP compares layers: want num_layers >= 2, got {num_layers}")
+        if num_layers < 1:
+            raise ValueError(f"want num_layers >= 1, got {num_layers}")
         if num_heads < 1 or in_dim < 1 or in_dim % num_heads:
             raise ValueError(f"want num_heads to divide in_dim {in_dim}, got {num_heads}")
         self.num_layers = num_layers
@@ -107,7 +107,7 @@ class LAP(nn.Module):
         self.num_heads = num_heads
         self.in_norm = nn.BatchNorm1d(in_dim)
         self.in_linear = nn.Linear(in_dim, in_dim) if num_heads > 1 else nn.Identity()
-        squeezed = num_layers // 2
+        squeezed = max(1, num_layers // 2)
         self.squeeze_weight = nn.Parameter(torch.empty(num_heads, num_layers, squeezed))
         self.squeeze_bias = nn.Parameter(torch.zeros(num_heads, squeezed))
         self.expand_weight = nn.Parameter(torch.empty(num_heads, squeezed, num_layers))
