@@ -1,6 +1,7 @@
 """Imports run one way, and what only moves files and numbers never imports torch.
 
-cli -> share -> pretrain -> engine -> score -> build -> data | frontends | models | losses | config -> io
+cli -> share -> pretrain -> engine -> score -> build
+    -> data | frontends | models | losses | config -> io
 """
 
 import ast

@@ -10,7 +10,8 @@ from wespeaker_lap.config import Section
 class Encoder(Section):
     """The architecture, in torchaudio's terms (`torchaudio.models.wavlm_model`)."""
 
-    conv_layers: list[tuple[int, int, int]] = [(256, 400, 160), (192, 3, 2)]  # out, kernel, stride
+    # Channels, kernel and stride of each convolution.
+    conv_layers: tuple[tuple[int, int, int], ...] = ((256, 400, 160), (192, 3, 2))
     filterbank_init: bool = True  # the first convolution begins as a mel filter bank
     dim: int = Field(192, gt=0)
     num_layers: int = Field(6, gt=0)
@@ -28,7 +29,8 @@ class Crops(Section):
     """What is cut out of the recordings, and what is done to it."""
 
     seconds: float = Field(1.5, gt=0)
-    mix_prob: float = Field(0.2, ge=0, le=1)  # another utterance over up to half of the crop
+    clean_share: float = Field(0.5, ge=0, lt=1)  # of pairs left as they are, nothing masked
+    mix_prob: float = Field(0.4, ge=0, le=1)  # another utterance over up to half of the crop
     mix_db: tuple[float, float] = (-5.0, 5.0)  # of the crop over the other one
     noise_prob: float = Field(0.5, ge=0, le=1)
     noise_db: tuple[float, float] = (5.0, 25.0)
@@ -49,13 +51,15 @@ class Masked(Section):
     code_weight: float = Field(0.3, ge=0)  # cross-entropy of the codes
     mel_weight: float = Field(3.0, ge=0)  # smooth L1 of the log-mel spectrum
     front_weight: float = Field(3.0, ge=0)  # the same, from the front end alone
-    crop_prob: float = Field(1.0, gt=0, le=1)  # that anything of a crop is hidden
+    front_grad: float = Field(0.01, ge=0, le=1)  # share of other terms' gradient that it gets
     teacher: str | None = None  # k-means on the states of this encoder; on cepstra where None
     teacher_layer: int = Field(4, ge=0)
 
 
 class Contrastive(Section):
     """Two crops of one utterance against the crops of all others."""
+
+    pairs: Literal["clean", "all"] = "clean"  # which pairs it brings together
 
     weight: float = Field(1.0, ge=0)
     layer: int = Field(4, ge=0)
@@ -66,8 +70,10 @@ class Contrastive(Section):
 class Train(Section):
     """The optimisation."""
 
+    front_steps: int = Field(1500, ge=0)  # of the front end alone, before the others
+    front_lr: float = Field(4e-3, gt=0)  # highest rate of those
     steps: int = Field(20000, ge=1)
-    batch_size: int = Field(96, ge=4)  # crops over all processes, two of each utterance
+    batch_size: int = Field(128, ge=4)  # crops over all processes, two of each utterance
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-5, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
@@ -78,6 +84,11 @@ class Train(Section):
     valid_share: float = Field(0.03, gt=0, lt=1)  # of the recordings, never trained on
     valid_steps: int = Field(500, ge=1)  # from one validation to the next
     checkpoint_steps: int = Field(500, ge=1)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.front_steps + self.steps
 
 
 class PretrainConfig(Section):

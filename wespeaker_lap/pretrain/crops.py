@@ -1,7 +1,7 @@
 """Training examples: two crops of an utterance, and a corrupted copy of each.
 
-Everything about an example follows from (seed, step, its place in the batch), so that it is the same
-on any process, in any number of them, after any restart.
+Everything about an example follows from (seed, step, its place in the batch), so it is the same on
+any process, in any number of them, after any restart.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from wespeaker_lap.data.packed import PackedAudio
 from wespeaker_lap.pretrain.config import Crops
 
 EQ_POINTS = 8  # of the random equaliser's curve, equally spaced in frequency
-PAIR_LENGTH = 1.5  # crops that a recording must have room for to give two of different speech
 DRAW_SECONDS = 8.0  # up to this length a longer recording is drawn more often
 POWER_FLOOR = 1e-8  # below this mean square a crop is silence, which nothing is measured against
 
@@ -23,13 +22,14 @@ class Example:
     """One crop: `clean` (S,) float32 for the targets, `noisy` (S,) float32 for the encoder.
 
     `utt` is the number of its recording; `has_pair` says whether that was long enough for two crops
-    of different speech.
+    of different speech, `is_clean` whether both were left as they are.
     """
 
     clean: np.ndarray
     noisy: np.ndarray
     utt: int
     has_pair: bool
+    is_clean: bool
 
 
 class CropSource:
@@ -61,11 +61,13 @@ class CropSource:
         rng = np.random.default_rng([self.seed, step, place])
         utt = self._draw(rng)
         spare = int(self.audio.lengths[utt]) - self.size
-        has_pair = spare >= (PAIR_LENGTH - 1) * self.size
-        halves = [(0, max(spare, 0) // 2), (max(spare + 1, 0) // 2, max(spare, 0))]
-        starts = [int(rng.integers(first, last + 1)) for first, last in halves]
-        crops = [self._cut(utt, start) for start in starts]
-        first, second = (Example(crop, self._corrupt(crop, rng), utt, has_pair) for crop in crops)
+        gap = min(max(spare, 0), self.size)  # between the starts, at least
+        early, late = np.sort(rng.integers(max(spare, 0) - gap + 1, size=2)).tolist()
+        crops = [self._cut(utt, start) for start in (early, late + gap)]
+        is_clean = bool(rng.random() < self.config.clean_share)
+        noisy = [crop if is_clean else self._corrupt(crop, rng) for crop in crops]
+        first, second = (Example(crop, seen, utt, spare >= self.size, is_clean)
+                         for crop, seen in zip(crops, noisy, strict=True))
         return first, second
 
     def _draw(self, rng: np.random.Generator) -> int:
@@ -102,9 +104,10 @@ class CropSource:
         size = fft.next_fast_len(2 * self.size, real=True) if has_reverb else self.size
         spectrum = fft.rfft(x, size)
         if has_reverb:
-            response = self.rirs.read(int(rng.integers(len(self.rirs))))[:self.size]
-            response = response[np.abs(response).argmax():]  # begins with the direct sound
-            spectrum *= fft.rfft(response / np.linalg.norm(response), size)
+            response = self.rirs.read(int(rng.integers(len(self.rirs))))
+            response = response[np.abs(response).argmax():][:self.size]  # from the direct sound on
+            power = np.linalg.norm(response)
+            spectrum *= fft.rfft(response / power, size) if power else 1.0
         if has_eq:
             points = np.linspace(0, len(spectrum) - 1, EQ_POINTS)
             curve = np.interp(np.arange(len(spectrum)), points,

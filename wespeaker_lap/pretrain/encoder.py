@@ -1,4 +1,4 @@
-"""The encoder to be trained: torchaudio's WavLM, small, with a front end that begins as mel filters."""
+"""The encoder to be trained: torchaudio's WavLM, with a front end that begins as mel filters."""
 
 import math
 

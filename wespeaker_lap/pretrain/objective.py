@@ -2,16 +2,21 @@
 
 For a batch of B crops, two of each recording, of T frames:
 
+    front end           L_front = mean over frames and bands of smoothL1(front_head(x), own mel),
+                        x the projected convolutions, mel of the crop as the encoder gets it: the
+                        spectrum must be in what all layers are made of
     masked prediction   L_code = mean over frames and codebooks of CE(head(h_L), code)
                         L_mel  = mean over frames and bands of smoothL1(mel_head(h_L), mel)
                         where masked frames have weight 1 and frames in sight `unmasked_weight`;
                         codes and mel are of the clean crop (HuBERT; WavLM section 3.2; BEST-RQ)
     contrast            z = unit(mlp(mean and deviation over T of h_k)), k a middle layer
-                        L_con = mean over crops i with a partner j of
+                        L_con = mean over crops i with a partner j, of clean pairs, of
                                 -log( exp(z_i.z_j / tau) / sum_{n != i} exp(z_i.z_n / tau) )
                         other crops of the same recording are left out of the sum
                         (UniSpeech-SAT section 3.1, on utterances instead of frames)
-    loss                code_weight L_code + mel_weight L_mel + contrastive.weight L_con
+    loss                front_weight L_front for the first `front_steps`, then
+                        front_weight L_front + code_weight L_code + mel_weight L_mel
+                        + contrastive.weight L_con
 """
 
 import numpy as np
@@ -49,37 +54,47 @@ class Pretraining(nn.Module):
         self.crop_head = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, 2 * dim),
                                        nn.GELU(), nn.Linear(2 * dim, config.contrastive.dim))
 
+    def project(self, wav: Tensor) -> Tensor:
+        """The front end: (B, S) normalised -> (B, T, D)."""
+        x = convolve(self.encoder, wav, [wav.shape[1]] * len(wav))  # (B, T, C)
+        return self.encoder.encoder.feature_projection(x)
+
     def encode(self, wav: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, S) normalised, (B, T) -> front end's output (B, T, D), L hidden states (B, T, D)."""
-        x = convolve(self.encoder, wav, [wav.shape[1]] * len(wav))  # (B, T, C)
-        x = self.encoder.encoder.feature_projection(x)  # (B, T, D)
-        hidden = torch.where(mask[:, :, None], self.mask_vector.to(x.dtype), x)
+        x, share = self.project(wav), self.config.masked.front_grad
+        hidden = share * x + (1 - share) * x.detach()  # as x, with a part of its gradient
+        hidden = torch.where(mask[:, :, None], self.mask_vector.to(x.dtype), hidden)
         return x, run_blocks(self.encoder, hidden, None, after_norm=True)
 
-    def forward(self, wav: Tensor, mask: Tensor, codes: Tensor, mel: Tensor, utts: Tensor,
-                has_pair: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One batch of one process.
+    def forward(self, wav: Tensor, own_mel: Tensor, mask: Tensor | None = None,
+                codes: Tensor | None = None, mel: Tensor | None = None,
+                utts: Tensor | None = None,
+                has_pair: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """One batch of one process; with the first two arguments alone, only its front end.
 
         Args:
-            wav: (B, S) corrupted crops, normalised; places 2i and 2i + 1 are of one recording.
+            wav: (B, S) crops as the encoder gets them, normalised; places 2i and 2i + 1 are of one
+                recording.
+            own_mel: (B, T, M) of these, standardised.
             mask: (B, T) true where the encoder sees the mask vector.
             codes: (B, T, C) of the clean crops.
             mel: (B, T, M) of the clean crops, standardised.
             utts: (B,) numbers of the recordings.
-            has_pair: (B,) whether two crops of different speech fitted into the recording.
+            has_pair: (B,) which crops are brought together with their partner.
 
         Returns:
             loss (), and the terms by name; each is this process's share of the batch's mean times
             the number of processes, so that their mean over the processes is that of the batch.
         """
-        front, states = self.encode(wav, mask)
-        terms = {**self._predict(states[-1], mask, codes, mel),
-                 "front": F.smooth_l1_loss(self.front_head(front).float(), mel),
-                 **self._contrast(states[self.config.contrastive.layer], utts, has_pair)}
         masked, contrastive = self.config.masked, self.config.contrastive
-        loss = (masked.code_weight * terms["code"] + masked.mel_weight * terms["mel"]
-                + masked.front_weight * terms["front"]
-                + contrastive.weight * terms["contrast"])
+        front, states = (self.project(wav), []) if mask is None else self.encode(wav, mask)
+        terms = {"front": F.smooth_l1_loss(self.front_head(front).float(), own_mel)}
+        loss = masked.front_weight * terms["front"]
+        if mask is not None:
+            terms |= self._predict(states[-1], mask, codes, mel)
+            terms |= self._contrast(states[contrastive.layer], utts, has_pair)
+            loss = (loss + masked.code_weight * terms["code"] + masked.mel_weight * terms["mel"]
+                    + contrastive.weight * terms["contrast"])
         return loss, {name: term.detach() for name, term in terms.items()}
 
     def _predict(self, x: Tensor, mask: Tensor, codes: Tensor, mel: Tensor) -> dict[str, Tensor]:
@@ -91,9 +106,9 @@ class Pretraining(nn.Module):
         entropy = entropy.view(codes.shape).mean(dim=-1)  # (B, T)
         error = F.smooth_l1_loss(self.mel_head(x).float(), mel, reduction="none").mean(dim=-1)
         correct = (logits.argmax(dim=-1) == codes).float().mean(dim=-1)
-        share = self.world.size / total
+        share, num_masked = self.world.size / total, self._sum(mask.sum()).clamp_min(1)
         return {"code": (weights * entropy).sum() * share, "mel": (weights * error).sum() * share,
-                "code_acc": (correct * mask).sum() * self.world.size / self._sum(mask.sum()).clamp_min(1)}
+                "code_acc": (correct * mask).sum() * self.world.size / num_masked}
 
     def _contrast(self, x: Tensor, utts: Tensor, has_pair: Tensor) -> dict[str, Tensor]:
         x = x.float()
@@ -124,7 +139,7 @@ class Pretraining(nn.Module):
         return count
 
 
-def draw_mask(num_frames: int, span: int, share: float, crop_prob: float, rng: np.random.Generator) -> np.ndarray:
+def draw_mask(num_frames: int, span: int, share: float, rng: np.random.Generator) -> np.ndarray:
     """Hide spans of frames: each frame begins one with the probability that hides `share` of them.
 
     Spans may overlap (wav2vec 2.0, Baevski et al. 2020, section 3.1); at least one is drawn.
@@ -138,8 +153,6 @@ def draw_mask(num_frames: int, span: int, share: float, crop_prob: float, rng: n
     Returns:
         (T,) bool.
     """
-    if rng.random() >= crop_prob:
-        return np.zeros(num_frames, dtype=bool)
     start = 1 - (1 - share) ** (1 / span)
     starts = np.flatnonzero(rng.random(num_frames) < start)
     if not len(starts):

@@ -120,11 +120,20 @@ class Targets(nn.Module):
         shift: samples from one of the encoder's frames to the next.
         teacher: an encoder whose states k-means clusters; None for cepstra.
         seed: of the random projections and the centroids.
+
+    Raises:
+        ValueError: a teacher of another frame shift, or without that layer.
     """
 
     def __init__(self, config: Masked, sample_rate: int, shift: int,
                  teacher: FrozenSSL | None = None, seed: int = 0):
         super().__init__()
+        if teacher is not None and teacher.frame_shift != shift:
+            raise ValueError(f"masked.teacher: {teacher.name} has a frame every "
+                             f"{teacher.frame_shift} samples, the encoder every {shift}")
+        if teacher is not None and config.teacher_layer >= teacher.num_layers:
+            raise ValueError(f"masked.teacher_layer {config.teacher_layer}: {teacher.name} has "
+                             f"layers 0 to {teacher.num_layers - 1}")
         self.config, self.teacher, self.seed = config, teacher, seed
         self.log_mel = LogMel(shift=shift, sample_rate=sample_rate)
         num_mels = self.log_mel.mel.n_mels
@@ -158,6 +167,11 @@ class Targets(nn.Module):
         if self.config.target == "random_projection":
             return self.quantiser(scaled), scaled
         return self.quantiser(self.frame_scale(self._frames(wav, mel))), scaled
+
+    @torch.no_grad()
+    def mel(self, wav: Tensor, num_frames: int) -> Tensor:
+        """Standardised spectra of normalised crops (B, S): (B, T, M)."""
+        return self.mel_scale(self.log_mel(wav, num_frames))
 
     def _frames(self, wav: Tensor, mel: Tensor) -> Tensor:
         """What k-means clusters: (B, T, F)."""

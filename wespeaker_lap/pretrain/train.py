@@ -2,36 +2,41 @@
 
 import logging
 import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wespeaker_lap.config import dump_config
 from wespeaker_lap.data.packed import PackedAudio
-from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.dist import World, choose_precision
-from wespeaker_lap.engine.records import Records
 from wespeaker_lap.engine.schedule import learning_rate
 from wespeaker_lap.engine.stopping import StopRequest
 from wespeaker_lap.frontends.hidden_states import count_frames, normalize
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.table import write_text
-from wespeaker_lap.pretrain.config import PretrainConfig
+from wespeaker_lap.pretrain import resume
+from wespeaker_lap.pretrain.batch import Batch, make_ahead, make_batch
+from wespeaker_lap.pretrain.config import PretrainConfig, Train
 from wespeaker_lap.pretrain.crops import CropSource
 from wespeaker_lap.pretrain.encoder import build_encoder, level_front_end
 from wespeaker_lap.pretrain.export import export_encoder
-from wespeaker_lap.pretrain.objective import Pretraining, draw_mask
+from wespeaker_lap.pretrain.journal import Journal
+from wespeaker_lap.pretrain.objective import Pretraining
 from wespeaker_lap.pretrain.targets import Targets
 
 NORMALIZE_EPS = 1e-7  # of the waveform's normalisation, as in transformers
 FIT_CROPS = 512  # from which statistics of the targets are learnt
+LEVEL_CROPS = 64  # from which the front end's scales are
 VALID_BATCHES = 8
-VALID_SEED, FIT_SEED, MASK_SEED = 101, 102, 103  # keep their draws apart from the training's
+VALID_SEED, FIT_SEED = 101, 102  # keep their draws apart from the training's
 
 
 @dataclass
@@ -41,6 +46,7 @@ class Run:
     config: PretrainConfig
     world: World
     exp_dir: Path
+    facts: dict  # what `resume` knows it by
     net: Pretraining
     model: nn.Module  # net, under DDP where there are several processes
     targets: Targets
@@ -70,93 +76,107 @@ def pretrain(config: PretrainConfig, audio: PackedAudio, exp_dir: str | Path, wo
     exp_dir, stop = Path(exp_dir), StopRequest()
     facts = {"config": config.model_dump(mode="json"), "audio": audio.data_hash,
              "noises": noises and noises.data_hash, "rirs": rirs and rirs.data_hash}
-    run = _set_up(config, audio, exp_dir, world, noises, rirs)
-    _restore(run, facts)
-    if run.step == config.train.steps:
+    state = resume.load_same_training(exp_dir, facts, world)
+    sources = _make_sources(config, audio, noises, rirs)
+    run = _set_up(config, world, exp_dir, facts, *sources, is_new=state is None)
+    if state is not None:
+        resume.restore(run, state)
+    if world.is_main:
+        write_text(exp_dir / "config.yaml", dump_config(config))
+    if run.step == config.train.total_steps:
         logging.info("%s: the training is finished (%d steps)", exp_dir, run.step)
-        return
-    with stop, Records(exp_dir, world.is_main, run.step) as records:
-        records.say("%d parameters, %d recordings, %.1f h, from step %d",
-                    sum(p.numel() for p in run.net.encoder.parameters()), len(audio),
-                    audio.lengths.sum() / audio.sample_rate / 3600, run.step)
-        _train_steps(run, records, stop, facts)
+    else:
+        with stop, Journal(exp_dir, world, run.step, config.train) as journal:
+            journal.describe(sum(p.numel() for p in run.net.encoder.parameters()), len(audio),
+                             audio.lengths.sum() / audio.sample_rate / 3600, world, run.precision)
+            _train_steps(run, journal, stop)
     if world.is_main:
         export_encoder(run.net.encoder, config.encoder, exp_dir / "encoder", audio.sample_rate,
                        NORMALIZE_EPS)
         logging.info("the encoder: %s", exp_dir / "encoder")
 
 
-def _train_steps(run: Run, records: Records, stop: StopRequest, facts: dict) -> None:
+def _train_steps(run: Run, journal: Journal, stop: StopRequest) -> None:
     """The loop: the rate and every random number are functions of the step."""
     train, world = run.config.train, run.world
-    while run.step < train.steps:
-        lr = learning_rate(run.step, train.steps, train.lr, train.final_lr,
-                           round(train.warmup_share * train.steps))
-        terms = _update(run, lr)
-        run.step += 1
-        names = sorted(terms)
-        *values, stops = world.sum([terms[name] for name in names] + [float(stop.requested)])
-        terms = {name: value / world.size for name, value in zip(names, values, strict=True)}
-        if not math.isfinite(terms["loss"]):
-            raise ValueError(f"the loss is not finite at step {run.step}; lower train.lr")
-        records.log_step(run.step, {**terms, "lr": lr})
-        if run.step % train.valid_steps == 0 or run.step == train.steps:
-            records.log_valid(run.step, _validate(run))
-        if stops or run.step % train.checkpoint_steps == 0 or run.step == train.steps:
-            _save(run, facts)
-        if stops and run.step < train.steps:
-            _stop(run)
+    asked = time.perf_counter()
+    with closing(_make_batches(run, run.source, run.step, train.total_steps)) as batches:
+        for batch in batches:
+            waited = time.perf_counter() - asked
+            lr = rate_at(run.step, train)
+            terms = _update(run, batch, lr)
+            run.step += 1
+            *values, stops = world.sum([*terms.values(), float(stop.requested)])
+            terms = {name: value / world.size for name, value in zip(terms, values, strict=True)}
+            if not math.isfinite(terms["loss"]) or not math.isfinite(terms["grad_norm"]):
+                raise ValueError(f"the loss or its gradient is not finite at step {run.step}; "
+                                 f"lower train.lr")
+            journal.log_step(run.step, terms, lr, waited, time.perf_counter() - asked)
+            if run.step % train.valid_steps == 0 or run.step == train.total_steps:
+                journal.log_valid(run.step, _validate(run))
+            if stops or run.step % train.checkpoint_steps == 0 or run.step == train.total_steps:
+                resume.save(run)
+            if stops and run.step < train.total_steps:
+                _stop(run)
+            asked = time.perf_counter()
+
+
+def rate_at(step: int, train: Train) -> float:
+    """The learning rate: one rise and fall for the front end, then one for everything."""
+    first, (num_steps, peak) = 0, (train.front_steps, train.front_lr)
+    if step >= train.front_steps:
+        first, num_steps, peak = train.front_steps, train.steps, train.lr
+    return learning_rate(step - first, num_steps, peak, train.final_lr,
+                         round(train.warmup_share * num_steps))
 
 
 def _stop(run: Run) -> NoReturn:
     run.world.barrier()  # until all know that it was saved
-    raise KeyboardInterrupt(f"stopped after step {run.step} of {run.config.train.steps}; the same "
-                            f"command goes on from here")
+    raise KeyboardInterrupt(f"stopped after step {run.step} of {run.config.train.total_steps}; the "
+                            f"same command goes on from here")
 
 
-def _update(run: Run, lr: float) -> dict[str, float]:
+def _make_batches(run: Run, source: CropSource, first: int, last: int) -> Iterator[Batch]:
+    def make(step: int) -> Batch:
+        return make_batch(source, step, run.config, run.num_frames,
+                          run.world).pin(run.world.device)
+
+    return make_ahead(make, first, last)
+
+
+def _update(run: Run, batch: Batch, lr: float) -> dict[str, float]:
     """One optimiser step; returns this process's terms."""
     torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))  # dropout
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     run.net.train()
-    loss, terms = _forward(run, run.source, run.step)
+    terms = _forward(run, batch)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(run.net.parameters(), run.config.train.max_grad_norm)
-    if torch.isfinite(loss):
+    terms["loss"].backward()
+    terms["grad_norm"] = nn.utils.clip_grad_norm_(run.net.parameters(),
+                                                  run.config.train.max_grad_norm)
+    if torch.isfinite(terms["grad_norm"]):
         run.optimizer.step()
-    return {"loss": loss.item(), "grad_norm": norm.item(),
-            **{name: term.item() for name, term in terms.items()}}
+    return _read(terms)
 
 
-def _forward(run: Run, source: CropSource, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss on this process's part of the batch of a step."""
-    batch = make_batch(source, step, run.config, run.num_frames, run.world)
-    clean, noisy, mask, utts, has_pair = (x.to(run.world.device) for x in batch)
-    codes, mel = run.targets(clean, run.num_frames)
+def _forward(run: Run, batch: Batch) -> dict[str, Tensor]:
+    """The loss on this process's part of a batch, and its terms."""
+    batch = batch.to(run.world.device)
+    clean, noisy = (normalize(x, [x.shape[1]] * len(x), NORMALIZE_EPS)
+                    for x in (batch.clean, batch.noisy))
+    inputs = [noisy, run.targets.mel(noisy, run.num_frames)]
+    if run.step >= run.config.train.front_steps:
+        inputs += [batch.mask, *run.targets(clean, run.num_frames), batch.utts, batch.has_pair]
     with torch.autocast(run.world.device.type, run.precision, enabled=run.precision is not None):
-        return run.model(noisy, mask, codes, mel, utts, has_pair)
+        loss, terms = run.model(*inputs)
+    return {"loss": loss, **terms}
 
 
-def make_batch(source: CropSource, step: int, config: PretrainConfig, num_frames: int,
-               world: World) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """This process's part of the batch of a step.
-
-    Returns:
-        clean (B, S) and noisy (B, S), normalised; mask (B, T); utts (B,); has_pair (B,).
-    """
-    pairs = config.train.batch_size // 2 // world.size
-    places = range(world.rank * pairs, (world.rank + 1) * pairs)
-    examples = [example for place in places for example in source.pair(step, place)]
-    masks = [draw_mask(num_frames, config.masked.span, config.masked.share, config.masked.crop_prob,
-                       np.random.default_rng([source.seed, step, place, MASK_SEED + half]))
-             for place in places for half in (0, 1)]
-    sizes = [source.size] * len(examples)
-    clean = normalize(torch.from_numpy(np.stack([e.clean for e in examples])), sizes, NORMALIZE_EPS)
-    noisy = normalize(torch.from_numpy(np.stack([e.noisy for e in examples])), sizes, NORMALIZE_EPS)
-    return (clean, noisy, torch.from_numpy(np.stack(masks)),
-            torch.tensor([e.utt for e in examples]), torch.tensor([e.has_pair for e in examples]))
+def _read(terms: dict[str, Tensor]) -> dict[str, float]:
+    """Numbers, fetched from the device at once."""
+    values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
 
 
 @torch.no_grad()
@@ -164,76 +184,72 @@ def _validate(run: Run) -> dict[str, float]:
     """Mean terms over the same crops of held-out recordings every time."""
     run.net.eval()
     totals: dict[str, float] = {}
-    for step in range(VALID_BATCHES):
-        loss, terms = _forward(run, run.valid_source, step)
-        for name, term in {"loss": loss, **terms}.items():
-            totals[name] = totals.get(name, 0.0) + term.item() / VALID_BATCHES
-    values = run.world.sum([totals[name] for name in sorted(totals)])
-    return {name: value / run.world.size for name, value in zip(sorted(totals), values,
-                                                                strict=True)}
+    for batch in _make_batches(run, run.valid_source, 0, VALID_BATCHES):
+        for name, value in _read(_forward(run, batch)).items():
+            totals[name] = totals.get(name, 0.0) + value / VALID_BATCHES
+    values = run.world.sum(list(totals.values()))
+    return {name: value / run.world.size for name, value in zip(totals, values, strict=True)}
 
 
 def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _set_up(config: PretrainConfig, audio: PackedAudio, exp_dir: Path, world: World,
-            noises: PackedAudio | None, rirs: PackedAudio | None) -> Run:
-    if config.train.batch_size % (2 * world.size):
-        raise ValueError(f"train.batch_size {config.train.batch_size} is over all processes and "
-                         f"must be a multiple of twice their number, {world.size}")
-    torch.manual_seed(config.seed)  # the same initial weights on every process
+def _make_sources(config: PretrainConfig, audio: PackedAudio, noises: PackedAudio | None,
+                  rirs: PackedAudio | None) -> tuple[CropSource, CropSource]:
+    """Training and held-out recordings."""
     order = np.random.default_rng(config.seed).permutation(len(audio))
     num_valid = max(1, round(config.train.valid_share * len(audio)))
-    extras = (noises, rirs)
-    source = CropSource(audio, np.sort(order[num_valid:]), config.crops, config.seed, *extras)
-    valid = CropSource(audio, np.sort(order[:num_valid]), config.crops, VALID_SEED, *extras)
-    encoder = build_encoder(config.encoder, audio.sample_rate)
+    if num_valid == len(audio):
+        raise ValueError(f"{audio.directory}: nothing is left to train on when one recording is "
+                         f"held out; want two or more")
+    return (CropSource(audio, np.sort(order[num_valid:]), config.crops, config.seed, noises, rirs),
+            CropSource(audio, np.sort(order[:num_valid]), config.crops, VALID_SEED, noises, rirs))
+
+
+def _set_up(config: PretrainConfig, world: World, exp_dir: Path, facts: dict, source: CropSource,
+            valid_source: CropSource, is_new: bool) -> Run:
+    train, rate = config.train, source.audio.sample_rate
+    if train.batch_size % (2 * world.size):
+        raise ValueError(f"train.batch_size {train.batch_size} is over all processes and must be a "
+                         f"multiple of twice their number, {world.size}")
+    torch.manual_seed(config.seed)  # the same initial weights on every process
+    encoder = build_encoder(config.encoder, rate)
     num_frames = count_frames(encoder, source.size)
     shift = math.prod(layer[2] for layer in config.encoder.conv_layers)
     teacher = FrozenSSL.load(config.masked.teacher) if config.masked.teacher else None
-    targets = Targets(config.masked, audio.sample_rate, shift, teacher, config.seed)
-    fit_source = CropSource(audio, source.utts, config.crops, FIT_SEED)
-    clean = torch.from_numpy(np.stack([fit_source.pair(0, n)[0].clean for n in range(FIT_CROPS)]))
-    clean = normalize(clean, [source.size] * FIT_CROPS, NORMALIZE_EPS)
-    targets.fit(clean, num_frames)
-    level_front_end(encoder.feature_extractor.conv_layers[0].conv, clean[:64])
+    targets = Targets(config.masked, rate, shift, teacher, config.seed)
+    if is_new:
+        if world.is_main:  # DDP shares the encoder
+            _fit(targets, encoder, source, num_frames)
+        targets.load_state_dict(world.gather(targets.state_dict() if world.is_main else None)[0])
     net = Pretraining(encoder, config, targets.num_codebooks, config.masked.codebook_size,
                       targets.log_mel.mel.n_mels, world).to(world.device)
-    if config.train.compile:
+    if train.compile:
         net.encode = torch.compile(net.encode)
-    model = DistributedDataParallel(net) if world.size > 1 else net
-    return Run(config, world, exp_dir, net, model, targets.to(world.device), source, valid,
-               _make_optimizer(net, config.train), choose_precision(config.train.precision,
-                                                                    world.device), num_frames)
+    model = net
+    if world.size > 1:  # the first steps leave all but the front end without gradients
+        model = DistributedDataParallel(net, find_unused_parameters=train.front_steps > 0)
+    precision = choose_precision(train.precision, world.device)
+    if precision is torch.float16:  # of GPUs without bf16; nothing here would scale its gradients
+        precision = None
+    return Run(config, world, exp_dir, facts, net, model, targets.to(world.device), source,
+               valid_source, _make_optimizer(net, train), precision, num_frames)
 
 
-def _make_optimizer(net: nn.Module, config: "Train") -> torch.optim.Optimizer:
+def _fit(targets: Targets, encoder: nn.Module, source: CropSource, num_frames: int) -> None:
+    """Learn what is fixed before the first step: statistics of targets, scales of filters."""
+    drawn = CropSource(source.audio, source.utts, source.config, FIT_SEED)
+    crops = np.stack([drawn.pair(0, place)[0].clean for place in range(FIT_CROPS)])
+    wav = normalize(torch.from_numpy(crops), [source.size] * FIT_CROPS, NORMALIZE_EPS)
+    targets.fit(wav, num_frames)
+    level_front_end(encoder.feature_extractor.conv_layers[0].conv, wav[:LEVEL_CROPS])
+
+
+def _make_optimizer(net: nn.Module, train: Train) -> torch.optim.Optimizer:
     """AdamW; weight decay on matrices only."""
     matrices = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": train.weight_decay},
                               {"params": others, "weight_decay": 0.0}],
-                             lr=config.lr, betas=(0.9, 0.98), fused=True)
-
-
-def _save(run: Run, facts: dict) -> None:
-    if run.world.is_main:
-        checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
-            "step": run.step, "facts": facts, "net": run.net.state_dict(),
-            "targets": run.targets.state_dict(), "optimizer": run.optimizer.state_dict()})
-
-
-def _restore(run: Run, facts: dict) -> None:
-    """Load the state of `exp_dir` where there is one; it must be of this training."""
-    path = run.exp_dir / "models" / "last.pt"
-    if path.is_file():
-        state = checkpoint.load_state(path)
-        run.net.load_state_dict(state["net"])
-        run.targets.load_state_dict(state["targets"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.step = state["step"]
-    run.world.barrier()
-    if run.world.is_main:
-        write_text(run.exp_dir / "config.yaml",
-                   yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+                             lr=train.lr, betas=(0.9, 0.98), fused=True)
