@@ -37,8 +37,8 @@ def test_a_batch_is_the_pairs_of_its_places(source):
 
 
 def test_clean_pairs_are_seen_whole_and_brought_together(pack):
-    audio, config = PackedAudio(pack), make_config(crops__clean_share=0.5, contrastive__pairs="clean",
-                                                   train__batch_size=64)
+    config = make_config(crops__clean_share=0.5, contrastive__pairs="clean", train__batch_size=64)
+    audio = PackedAudio(pack)
     source = CropSource(audio, np.arange(len(audio)), config.crops, 5)
     batch = make_batch(source, 3, config, NUM_FRAMES, ALONE)
     clean = torch.tensor([example.is_clean for place in range(32)

@@ -22,8 +22,8 @@ SETTINGS = {
     "crops": {"seconds": 0.25, "clean_share": 0.0},
     "masked": {"span": 3, "codebook_size": 16},
     "contrastive": {"layer": 1, "dim": 8, "pairs": "all"},
-    "train": {"front_steps": 3, "steps": 7, "batch_size": 8, "lr": 5e-3,
-              "warmup_share": 0.2, "valid_share": 0.2, "precision": "float32", "valid_steps": 5, "checkpoint_steps": 4},
+    "train": {"front_steps": 3, "steps": 7, "batch_size": 8, "lr": 5e-3, "warmup_share": 0.2,
+              "valid_share": 0.2, "precision": "float32", "valid_steps": 5, "checkpoint_steps": 4},
 }
 
 
