@@ -26,7 +26,8 @@ TINY = ("encoder.conv_layers=[[32,400,160],[16,3,2]] encoder.dim=32 encoder.num_
         "encoder.ff_dim=64 encoder.pos_conv_kernel=8 encoder.pos_conv_groups=4 "
         "encoder.num_buckets=16 encoder.max_distance=40 crops.seconds=0.4 "
         "masked.codebook_size=16 contrastive.layer=1 contrastive.dim=16 train.batch_size=8 "
-        "train.valid_steps=3 train.checkpoint_steps=2 train.precision=float32")
+        "train.front_steps=0 train.valid_steps=3 train.checkpoint_steps=2 "
+        "train.precision=float32")
 
 
 class Pretraining(Recipe):

@@ -83,14 +83,16 @@ def pretrain(config: PretrainConfig, audio: PackedAudio, exp_dir: str | Path, wo
         resume.restore(run, state)
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-    if run.step == config.train.total_steps:
+    is_new_work = run.step < config.train.total_steps
+    if not is_new_work:
         logging.info("%s: the training is finished (%d steps)", exp_dir, run.step)
     else:
         with stop, Journal(exp_dir, world, run.step, config.train) as journal:
             journal.describe(sum(p.numel() for p in run.net.encoder.parameters()), len(audio),
                              audio.lengths.sum() / audio.sample_rate / 3600, world, run.precision)
             _train_steps(run, journal, stop)
-    if world.is_main:
+    is_exported = (exp_dir / "encoder" / "config.json").is_file()
+    if world.is_main and (is_new_work or not is_exported):
         export_encoder(run.net.encoder, config.encoder, exp_dir / "encoder", audio.sample_rate,
                        NORMALIZE_EPS)
         logging.info("the encoder: %s", exp_dir / "encoder")
