@@ -20,8 +20,8 @@ RATE, SIZE, NUM_FILTERS = 16000, 400, 64
 
 
 def mel_frequencies(num: int) -> np.ndarray:
-    """Equally spaced on the mel scale from 60 Hz to 0.475 of the sample rate, in Hz."""
-    low, high = (1127 * math.log(1 + hertz / 700) for hertz in (60.0, 0.475 * RATE))
+    """Equally spaced on the mel scale from 20 Hz to 0.49 of the sample rate, in Hz."""
+    low, high = (1127 * math.log(1 + hertz / 700) for hertz in (20.0, 0.49 * RATE))
     return 700 * (np.exp(np.linspace(low, high, num) / 1127) - 1)
 
 

@@ -88,7 +88,7 @@ def test_kmeans_finds_clusters():
 
 def mel_bands() -> np.ndarray:
     """(bands, bins): triangles between points that are equally spaced on HTK's mel scale."""
-    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (60.0, RATE / 2))
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (20.0, RATE / 2))
     points = 700 * (10 ** (np.linspace(low, high, NUM_MELS + 2) / 2595) - 1)
     bins = np.linspace(0, RATE / 2, WINDOW // 2 + 1)
     bands = np.zeros((NUM_MELS, len(bins)))
@@ -118,7 +118,7 @@ def test_log_mel_of_a_sine_in_noise_by_hand(num_frames):
     want = log_mel_by_hand(wav.astype(np.float32), num_frames)
     assert found.shape == (num_frames, NUM_MELS)
     np.testing.assert_allclose(found.numpy(), want, atol=2e-3)
-    centres = 700 * (10 ** (np.linspace(2595 * math.log10(1 + 60 / 700),
+    centres = 700 * (10 ** (np.linspace(2595 * math.log10(1 + 20 / 700),
                                         2595 * math.log10(1 + 8000 / 700), 82)[1:-1] / 2595) - 1)
     assert abs(centres[int(found[0].argmax())] - 1000) < 60
 

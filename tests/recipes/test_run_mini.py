@@ -25,7 +25,7 @@ SMALL = ("--train_size", "10x6", "--valid_size", "3x3", "--test_size", "5x4", "-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
     """All stages, in a folder with a space in its name; the recipe and what it printed."""
-    recipe = Recipe(SCRIPT, tmp_path_factory.mktemp("a user's folder", numbered=False), SMALL)
+    recipe = Recipe(SCRIPT, tmp_path_factory.mktemp("a user's folder"), SMALL)
     return recipe, recipe.run().stdout
 
 

@@ -92,7 +92,7 @@ def options(sources: Path, num_steps: int = NUM_STEPS) -> tuple[str, ...]:
 def done(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """All stages, with copies at another speed, trained by two processes, in a folder with a space
     in its name."""
-    folder = tmp_path_factory.mktemp("a user's folder", numbered=False)
+    folder = tmp_path_factory.mktemp("a user's folder")
     recipe = Pretraining(SCRIPT, folder, (*options(sources), "--speed_factors", "1.1",
                                            "--nproc", "2"))
     recipe.run("--probe_data", recipe.data / "speechocean762")

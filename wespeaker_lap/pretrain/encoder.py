@@ -9,6 +9,8 @@ from torchaudio.models import Wav2Vec2Model, wavlm_model
 from wespeaker_lap.pretrain.config import Encoder
 
 PRE_EMPHASIS = 0.97
+LOWEST_HZ = 20.0
+HIGHEST_SHARE = 0.49  # of the sample rate; at one half two of the phases would be silent
 NUM_LEVEL_CHANNELS = 8  # an even number, half of them negative
 QUIET_POWER = 1e-3  # mean square over channels, speech has 1, at which they begin to matter
 PHASES = 4  # of each mel filter: rectified and summed they follow the envelope
@@ -61,7 +63,7 @@ def mel_filters(num_filters: int, size: int, sample_rate: int) -> Tensor:
     """
     if num_filters % PHASES:
         raise ValueError(f"filterbank_init wants a multiple of {PHASES} filters, got {num_filters}")
-    low, high = (1127 * math.log(1 + hz / 700) for hz in (60.0, 0.475 * sample_rate))
+    low, high = (1127 * math.log(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_SHARE * sample_rate))
     mels = torch.linspace(low, high, num_filters // PHASES)
     hertz = 700 * (torch.exp(mels / 1127) - 1)
     time = (torch.arange(size) - (size - 1) / 2) / sample_rate

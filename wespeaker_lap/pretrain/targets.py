@@ -28,7 +28,7 @@ class LogMel(nn.Module):
                  sample_rate: int = 16000):
         super().__init__()
         self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate, n_fft=window, hop_length=shift, n_mels=num_mels, f_min=60.0,
+            sample_rate, n_fft=window, hop_length=shift, n_mels=num_mels, f_min=20.0,
             center=False, mel_scale="htk", norm=None)
 
     def forward(self, wav: Tensor, num_frames: int) -> Tensor:
