@@ -14,7 +14,7 @@ import yaml
 from calling import REPO, make_environment
 
 import wespeaker_lap
-from wespeaker_lap.cli import _underscored, app
+from wespeaker_lap.cli import app, underscored
 from wespeaker_lap.config import load_config
 from wespeaker_lap.pretrain import load_pretrain_config
 from wespeaker_lap.share.speaker import SpeakerModel
@@ -110,7 +110,7 @@ def test_wespeaker_lap_commands(page: Path) -> None:
         if verb == "--help":
             continue
         assert verb in verbs, f"{page}: {verb}"
-        verbs[verb].make_context(verb, [_underscored(word) for word in words])
+        verbs[verb].make_context(verb, [underscored(word) for word in words])
 
 
 @every_page

@@ -1,0 +1,52 @@
+"""The command line: parse, call one function, print. `wespeaker-lap VERB --help` for each."""
+
+import logging
+import os
+import sys
+
+import typer
+
+from wespeaker_lap.cli import data, encoders, features, scoring, sharing, training
+from wespeaker_lap.io.command import FAILED, INTERRUPTED
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode=None,
+                  help="Speaker verification on frozen speech encoders, stage by stage.")
+for part in (data, features, encoders, training, scoring, sharing):
+    for verb in part.VERBS:
+        app.command()(verb)
+
+
+def main() -> None:
+    """Run one verb; bad input ends in one message on standard error and exit code 1.
+
+    With WESPEAKER_LAP_DEBUG set, the traceback is shown instead.
+    """
+    rank = os.environ.get("RANK", "0")
+    logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING,
+                        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        app(args=[underscored(arg) for arg in sys.argv[1:]])
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise
+    except (ValueError, OSError) as error:
+        if os.environ.get("WESPEAKER_LAP_DEBUG"):
+            raise
+        print(f"error: {_describe(error)}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def underscored(arg: str) -> str:
+    """`--exp_dir` and `--exp-dir` are the same option."""
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _describe(error: Exception) -> str:
+    """The message for a person; one raised in a loader's worker comes with its traceback."""
+    text = str(error)
+    return text.strip().rsplit("\n", 1)[-1] if text.startswith("Caught ") else text

@@ -1,0 +1,43 @@
+"""Verbs about configurations and stored features."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wespeaker_lap.cli.options import ConfigOption, DataArg, DataArgs, DeviceOption, SetOption
+
+
+def show_config(config: ConfigOption = None, overrides: SetOption = None,
+                get: Annotated[str, typer.Option(help="one value, as section.key")] = "",
+                pretraining: Annotated[bool, typer.Option("--pretraining")] = False) -> None:
+    """Check a configuration and print it, every default written out."""
+    from wespeaker_lap.config import dump_config, get_value, load_config
+    from wespeaker_lap.pretrain import load_pretrain_config
+    load = load_pretrain_config if pretraining else load_config
+    settings = load(config, overrides or ())
+    print(get_value(settings, get) if get else dump_config(settings), end="" if not get else "\n")
+
+
+def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Say what features of some sets will take on disk, and whether the encoder is in reach."""
+    from wespeaker_lap.config import load_config
+    from wespeaker_lap.engine.plan import describe_plan
+    print(*describe_plan(load_config(config, overrides or ()), data), sep="\n")
+
+
+def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature store")],
+                  config: ConfigOption = None, overrides: SetOption = None,
+                  device: DeviceOption = "auto") -> None:
+    """Write the hidden states of every encoder layer (stage 2)."""
+    from wespeaker_lap import build
+    from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.datadir import load_data_dir
+    from wespeaker_lap.engine import dist, extract
+    settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
+    with dist.join_world(device) as world:
+        frontend = build.build_frontend(settings.frontend).to(world.device)
+        extract.extract_feats(frontend, loaded, out, settings.features.codec, world)
+
+
+VERBS = (show_config, plan, extract_feats)

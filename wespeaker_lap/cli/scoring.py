@@ -1,0 +1,58 @@
+"""Verbs that score trials and show what came out."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wespeaker_lap.cli.options import DataArg, ExpArg, MissingOption, load_experiment
+
+
+def score(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
+          missing: MissingOption = "error") -> None:
+    """Cosine scores, EER and minDCF of a trial list (stage 5)."""
+    from wespeaker_lap.score.stages import score_trials
+    _print_row(score_trials(_scoring_job(exp_dir, data, trials, missing)))
+
+
+def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
+                cohort: Annotated[Path, typer.Option(help="data directory of the cohort")],
+                method: Annotated[str, typer.Option(help="asnorm or snorm")] = "asnorm",
+                top_n: int | None = None, missing: MissingOption = "error") -> None:
+    """Normalise the scores of a trial list with a cohort of speaker means (stage 6)."""
+    from wespeaker_lap.score.stages import normalise_trials
+    settings, _ = load_experiment(exp_dir)
+    job = _scoring_job(exp_dir, data, trials, missing)
+    _print_row(normalise_trials(job, cohort, method, top_n or settings.score.top_n))
+
+
+def report(exp_dir: ExpArg) -> None:
+    """Write RESULTS.md, results.json, DET curves and histograms (stage 8)."""
+    from wespeaker_lap.share.report import write_report
+    print(write_report(exp_dir).read_text(encoding="utf-8"))
+
+
+def join_reports(exp_dirs: Annotated[list[Path], typer.Argument(help="folders with results")],
+                 out: Annotated[Path, typer.Option(help="the page to write")]) -> None:
+    """Put the results of several systems or seeds into one table."""
+    from wespeaker_lap.share.report import join_results
+    join_results(exp_dirs, out)
+
+
+def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
+    from wespeaker_lap.score.stages import ScoringJob
+    settings, facts = load_experiment(exp_dir)
+    mean_set = facts["train_set"] if settings.score.subtract_mean else None
+    return ScoringJob(exp_dir, data, trials, mean_set, missing, settings.score.p_target)
+
+
+def _print_row(row) -> None:
+    from wespeaker_lap.score.evaluate import format_metrics
+    normalised = row.cohort and f", cohort {row.cohort} ({row.cohort_size}, top {row.top_n})"
+    logging.info("%s, %s: %d trials (%d target), coverage %.2f %%%s", row.trials, row.norm,
+                 row.num_trials, row.num_target, 100 * row.coverage, normalised or "")
+    print(format_metrics(row), end="")
+
+
+VERBS = (score, norm_scores, report, join_reports)
