@@ -40,6 +40,22 @@ def join_reports(exp_dirs: Annotated[list[Path], typer.Argument(help="folders wi
     join_results(exp_dirs, out)
 
 
+def compare(exp_dirs: Annotated[list[Path], typer.Argument(
+                help="folders with scores, those of the first system first; X-seed1, X-seed2 … "
+                     "are one system")],
+            data: Annotated[Path, typer.Option(help="data directory of the trials")],
+            out: Annotated[Path | None, typer.Option(help="write the table there, too")] = None,
+            ) -> None:
+    """Say whether systems differ from the first: paired bootstrap of the EER by speaker."""
+    from wespeaker_lap.data.datadir import load_data_dir
+    from wespeaker_lap.io.table import write_text
+    from wespeaker_lap.share.compare import compare_systems, format_comparisons
+    table = format_comparisons(compare_systems(exp_dirs, load_data_dir(data).utt2spk))
+    if out is not None:
+        write_text(out, table)
+    print(table, end="")
+
+
 def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
     from wespeaker_lap.score.stages import ScoringJob
     settings, facts = load_experiment(exp_dir)
@@ -55,4 +71,4 @@ def _print_row(row) -> None:
     print(format_metrics(row), end="")
 
 
-VERBS = (score, norm_scores, report, join_reports)
+VERBS = (score, norm_scores, report, join_reports, compare)

@@ -73,10 +73,8 @@ def eer_interval(scores, labels, enroll_spk: Sequence[str], test_spk: Sequence[s
             is out of range.
     """
     scores, labels = check_scored(scores, labels)
-    if not 0 < level < 1 or (num_resamples is not None and num_resamples < 1):
-        raise ValueError(f"want 0 < level < 1 and num_resamples >= 1, got {level}, "
-                         f"{num_resamples}")
-    enroll, test, num_speakers = _number_speakers(labels, enroll_spk, test_spk)
+    check_resampling(level, num_resamples)
+    enroll, test, num_speakers = number_speakers(labels, enroll_spk, test_spk)
     trials = sort_trials(scores, labels, enroll, test)
     rng = np.random.default_rng(seed)
     share = np.full(num_speakers, 1 / num_speakers)
@@ -145,9 +143,31 @@ def weighted_eer(trials: SortedTrials, counts: np.ndarray) -> float | None:
     return interpolate_crossing(*rates(low), *rates(high))
 
 
-def _number_speakers(labels: np.ndarray, enroll_spk: Sequence[str],
-                     test_spk: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Speaker names to indices (n,), and how many there are; checks them against the labels."""
+def check_resampling(level: float, num_resamples: int | None) -> None:
+    """Check how an interval is asked for.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if not 0 < level < 1 or (num_resamples is not None and num_resamples < 1):
+        raise ValueError(f"want 0 < level < 1 and num_resamples >= 1, got {level}, "
+                         f"{num_resamples}")
+
+
+def number_speakers(labels: np.ndarray, enroll_spk: Sequence[str],
+                    test_spk: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Number the speakers of trials, and check them against the labels.
+
+    Args:
+        labels: (n,) bool, true for target trials.
+        enroll_spk, test_spk: n speaker ids each.
+
+    Returns:
+        Indices (n,) of both sides, and the number of speakers.
+
+    Raises:
+        ValueError: not n speakers, or a target trial of two speakers, or the other way round.
+    """
     if not len(enroll_spk) == len(test_spk) == len(labels):
         raise ValueError(f"want {len(labels)} speakers on each side, got {len(enroll_spk)} and "
                          f"{len(test_spk)}")

@@ -28,20 +28,39 @@ def write_report(exp_dir: str | Path) -> Path:
         ValueError: metrics that cannot be read; names the file.
     """
     exp_dir = Path(exp_dir)
-    facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
-    scored = [_read_metrics(path) for path in sorted((exp_dir / "scores").glob("*.json"))]
-    if not scored:
-        raise FileNotFoundError(f"{exp_dir}/scores: nothing was scored yet; run stage 5")
-    scored.sort(key=lambda row: (row["trials"], NORMS.index(row["norm"])))
+    facts = load_facts(exp_dir)
+    system, seed, scored = read_scored(exp_dir)
     plots = _draw(exp_dir, scored)
     mean_set = scored[0]["mean_set"]
     rows = [_to_row(row) for row in scored]
-    system = exp_dir.name.removesuffix(f"-seed{config.seed}")  # seeds of one system share a name
-    results = Results(system=system, seed=config.seed, rows=rows,
+    results = Results(system=system, seed=seed, rows=rows,
                       encoder=facts["features"]["encoder"], params=facts["num_params"],
                       large_margin=False, mean_subtraction=mean_set)
     write_results(exp_dir, results, plots)
     return exp_dir / "RESULTS.md"
+
+
+def read_scored(exp_dir: str | Path) -> tuple[str, int, list[dict]]:
+    """What was scored in an experiment.
+
+    Args:
+        exp_dir: of the training.
+
+    Returns:
+        The system's name, which its seeds share; the seed; the metrics of every score file, by
+        trial list and normalisation, each with the name of its `score_file`.
+
+    Raises:
+        FileNotFoundError: nothing was scored yet.
+        ValueError: metrics that cannot be read; names the file.
+    """
+    exp_dir = Path(exp_dir)
+    seed = load_config(exp_dir / "config.yaml").seed
+    scored = [_read_metrics(path) for path in sorted((exp_dir / "scores").glob("*.json"))]
+    if not scored:
+        raise FileNotFoundError(f"{exp_dir}/scores: nothing was scored yet; run stage 5")
+    scored.sort(key=lambda row: (row["trials"], NORMS.index(row["norm"])))
+    return exp_dir.resolve().name.removesuffix(f"-seed{seed}"), seed, scored
 
 
 def join_results(exp_dirs: list[Path], path: Path) -> None:

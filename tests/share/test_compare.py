@@ -1,0 +1,81 @@
+"""Systems against the first one: groups of seeds, the table, what cannot be compared."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from wespeaker_lap.data.datadir import load_data_dir
+from wespeaker_lap.data.trials import Trials
+from wespeaker_lap.score.metrics import eer
+from wespeaker_lap.score.scorefile import read_scores, write_scores
+from wespeaker_lap.score.stages import ScoringJob, normalise_trials, score_trials
+from wespeaker_lap.share.compare import compare_systems, format_comparisons
+
+
+@pytest.fixture
+def systems(tiny_system, tmp_path):
+    """`first` in one training and `other` in two; only `first` and `other-seed42` have AS-norm."""
+    paths = [tmp_path / name for name in ("first", "other-seed42", "other-seed7")]
+    for path in paths:
+        shutil.copytree(tiny_system.exp_dir, path)
+        job = ScoringJob(path, tiny_system.data("test"), tiny_system.trials, "train")
+        score_trials(job)
+        if path != paths[2]:
+            normalise_trials(job, tiny_system.data("train"), "asnorm", 3)
+    config = paths[2] / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 42", "seed: 7"))
+    trials, scores = read_scores(paths[2] / "scores" / "pairs.score")
+    noise = 5 * np.random.default_rng(0).standard_normal(len(scores))
+    write_scores(paths[2] / "scores" / "pairs.score", trials, scores + noise)
+    return paths
+
+
+@pytest.fixture
+def utt2spk(tiny_system):
+    return load_data_dir(tiny_system.data("test")).utt2spk
+
+
+def test_seeds_are_one_system(systems, utt2spk):
+    cosine, normed = compare_systems(systems, utt2spk)
+    rates = []
+    for path in systems:
+        trials, scores = read_scores(path / "scores" / "pairs.score")
+        rates.append(eer(scores, trials.labels))
+    assert (cosine.trials, cosine.norm, cosine.system, cosine.first) == ("pairs", "none", "other",
+                                                                         "first")
+    assert cosine.num_seeds == (2, 1)
+    assert cosine.difference.eer_b == pytest.approx(rates[0])
+    assert cosine.difference.eer_a == pytest.approx((rates[1] + rates[2]) / 2)
+    assert rates[2] > rates[0]
+    # The other seed was not normalised, so one of each system is left, and the two are the same.
+    assert (normed.norm, normed.num_seeds) == ("asnorm", (1, 1))
+    assert normed.difference.low == normed.difference.high == 0
+
+
+def test_the_table(systems, utt2spk):
+    lines = format_comparisons(compare_systems(systems, utt2spk)).splitlines()
+    cells = [cell.strip() for cell in lines[3].strip("|").split("|")]
+    assert cells[:4] == ["pairs", "AS-norm", "other", "1"]
+    assert cells[5:] == ["+0.000", "[+0.000, +0.000]", "no"]
+    assert "less first" in lines[0] and "The first system is first" in lines[-1]
+
+
+def test_what_cannot_be_compared_is_told(systems, utt2spk):
+    with pytest.raises(ValueError, match="only one system, other"):
+        compare_systems(systems[1:], utt2spk)
+    with pytest.raises(ValueError, match="has no speaker; give the data directory"):
+        compare_systems(systems, {})
+    shutil.rmtree(systems[1] / "scores")
+    with pytest.raises(FileNotFoundError, match="nothing was scored yet"):
+        compare_systems(systems, utt2spk)
+    path = systems[2] / "scores" / "pairs.score"
+    trials, scores = read_scores(path)
+    write_scores(path, Trials(trials.enroll[::-1], trials.test[::-1], trials.labels[::-1]),
+                 scores[::-1])
+    with pytest.raises(ValueError, match="has other trials than"):
+        compare_systems([systems[0], systems[2]], utt2spk)
+    for path in (systems[2] / "scores").glob("pairs*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="nothing was scored yet"):
+        compare_systems([systems[0], systems[2]], utt2spk)

@@ -1,0 +1,106 @@
+"""Systems side by side: is one better than the first, or is it chance?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_lap.score.evaluate import NORMS
+from wespeaker_lap.score.paired import Difference, compare_eers
+from wespeaker_lap.score.scorefile import read_scores
+from wespeaker_lap.share.report import LABELS, read_scored
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One trial list, scored by one training, with one normalisation."""
+
+    system: str
+    seed: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A system against the first one, on a trial list, with a normalisation; A is the system."""
+
+    trials: str
+    norm: str
+    system: str
+    first: str
+    num_seeds: tuple[int, int]
+    difference: Difference
+
+
+def compare_systems(exp_dirs: Sequence[Path], utt2spk: Mapping[str, str]) -> list[Comparison]:
+    """Compare every other system with the first; trainings of one system are those of its seeds.
+
+    Args:
+        exp_dirs: folders that were scored, those of the first system first; `X-seed1` and `X-seed2`
+            are one system.
+        utt2spk: utterance -> speaker, of the trials.
+
+    Returns:
+        One comparison a system, trial list and normalisation that both have.
+
+    Raises:
+        FileNotFoundError: a folder without scores.
+        ValueError: fewer than two systems, nothing in common, score files of other trials, or an
+            utterance without a speaker.
+    """
+    groups: dict[str, dict[tuple[str, str], list[Scored]]] = {}
+    for exp_dir in exp_dirs:
+        system, seed, rows = read_scored(exp_dir)
+        for row in rows:
+            key = (row["trials"], row["norm"])
+            groups.setdefault(system, {}).setdefault(key, []).append(
+                Scored(system, seed, Path(exp_dir) / "scores" / row["score_file"]))
+    first, *others = groups
+    if not others:
+        raise ValueError(f"only one system, {first}; give the folders of two or more")
+    found = [_compare(groups[first][key], groups[other][key], key, utt2spk)
+             for key in sorted(groups[first], key=lambda key: (key[0], NORMS.index(key[1])))
+             for other in others if key in groups[other]]
+    if not found:
+        raise ValueError(f"{first} and {', '.join(others)} have no trial list in common that was "
+                         f"scored with the same normalisation")
+    return found
+
+
+def _compare(first: list[Scored], other: list[Scored], key: tuple[str, str],
+             utt2spk: Mapping[str, str]) -> Comparison:
+    trials, _ = read_scores(first[0].path)
+    unknown = next((utt for utt in (*trials.enroll, *trials.test) if utt not in utt2spk), None)
+    if unknown is not None:
+        raise ValueError(f"{first[0].path}: {unknown} has no speaker; give the data directory of "
+                         f"these trials")
+    scores = {one.path: _read_same(one, first[0], trials) for one in (*first, *other)}
+    sides = ([utt2spk[utt] for utt in utts] for utts in (trials.enroll, trials.test))
+    difference = compare_eers([scores[one.path] for one in other],
+                              [scores[one.path] for one in first], trials.labels, *sides)
+    return Comparison(*key, other[0].system, first[0].system, (len(other), len(first)), difference)
+
+
+def _read_same(one: Scored, first: Scored, trials) -> np.ndarray:
+    found, scores = read_scores(one.path)
+    if (found.enroll, found.test) != (trials.enroll, trials.test):
+        raise ValueError(f"{one.path} has other trials than {first.path}; score the same list")
+    return scores
+
+
+def format_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """A Markdown table: rates, their difference and its interval, in percent."""
+    lines = [["Trials", "Scores", "System", "Seeds", "EER %", f"less {comparisons[0].first}",
+              "95 % interval", "Significant"], ["---"] * 8]
+    for one in comparisons:
+        found = one.difference
+        a, b, low, high = (100 * x for x in (found.eer_a, found.eer_b, found.low, found.high))
+        lines.append([one.trials, LABELS[one.norm], one.system, str(one.num_seeds[0]), f"{a:.3f}",
+                      f"{a - b:+.3f}", f"[{low:+.3f}, {high:+.3f}]",
+                      "yes" if found.is_significant else "no"])
+    resamples = ", ".join(dict.fromkeys(str(one.difference.num_resamples) for one in comparisons))
+    return ("".join(f"| {' | '.join(line)} |\n" for line in lines)
+            + f"\nThe first system is {comparisons[0].first}; intervals are of the difference, "
+            f"paired, {resamples} speaker resamples; several seeds enter as the mean of their "
+            f"EERs.\n")
