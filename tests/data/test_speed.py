@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from wespeaker_lap.data.augment import change_speed
 from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
-from wespeaker_lap.data.speed import add_speed_copies, change_speed
+from wespeaker_lap.data.speed import add_speed_copies
 from wespeaker_lap.io.audio import read_audio, write_wav
 
 RATE = 16000

@@ -7,25 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soxr
-
+from wespeaker_lap.data.augment import change_speed
+from wespeaker_lap.data.copies import Copy
 from wespeaker_lap.data.datadir import DataDir, write_data_dir
 from wespeaker_lap.data.pool import open_pool
 from wespeaker_lap.io.audio import read_audio, write_wav
-
-
-def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Play faster or slower, pitch included.
-
-    Args:
-        samples: (S,) float32.
-        factor: 1.1 is ten percent faster.
-
-    Returns:
-        (S / factor,) float32 at the same sample rate.
-    """
-    return soxr.resample(samples, factor, 1.0, quality="HQ")
 
 
 def add_speed_copies(data: DataDir, directory: str | Path, wav_dir: str | Path,
@@ -43,23 +29,22 @@ def add_speed_copies(data: DataDir, directory: str | Path, wav_dir: str | Path,
         sample_rate: of the copies.
 
     Raises:
-        ValueError: a factor that is not positive, or 1.
+        ValueError: a factor that is 1 or out of range, see `data.copies.Copy`.
         AudioError: a recording that cannot be read.
     """
-    if any(factor <= 0 or factor == 1 for factor in factors):
-        raise ValueError(f"want speed factors above 0 and not 1, got {list(factors)}")
+    copies = [Copy("speed", factor) for factor in factors]
     wavs, utt2spk, jobs = dict(data.wavs), dict(data.utt2spk), []
-    for factor in factors:
+    for copy in copies:
         for utt, path in data.wavs.items():
-            copy = f"sp{factor:g}-{utt}"
-            wavs[copy] = str(Path(wav_dir) / f"sp{factor:g}" / f"{utt}.wav")
-            utt2spk[copy] = f"sp{factor:g}-{data.utt2spk[utt]}"
-            if not Path(wavs[copy]).is_file():
-                jobs.append((path, wavs[copy], factor))
+            copy_utt = copy.utt_id(utt)
+            wavs[copy_utt] = str(Path(wav_dir) / copy.tag / f"{utt}.wav")
+            utt2spk[copy_utt] = copy.speaker(data.utt2spk[utt])
+            if not Path(wavs[copy_utt]).is_file():
+                jobs.append((path, wavs[copy_utt], copy.factor))
     with open_pool(num_jobs) as pool:
         for _ in pool.imap_unordered(partial(_copy, sample_rate), jobs, chunksize=16):
             pass
-    genders = {f"sp{factor:g}-{speaker}": gender for factor in factors
+    genders = {copy.speaker(speaker): gender for copy in copies
                for speaker, gender in data.spk2gender.items()}
     write_data_dir(directory, wavs, utt2spk, {**data.spk2gender, **genders})
 

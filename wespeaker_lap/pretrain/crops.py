@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from wespeaker_lap.data.augment import add_noise, find_direct, find_gain
 from wespeaker_lap.data.packed import PackedAudio
 from wespeaker_lap.pretrain.config import Crops
 
 EQ_POINTS = 8  # of the random equaliser's curve, equally spaced in frequency
 DRAW_SECONDS = 8.0  # up to this length a longer recording is drawn more often
-POWER_FLOOR = 1e-8  # below this mean square a crop is silence, which nothing is measured against
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class CropSource:
             size = int(rng.integers(1, self.size // 2 + 1))
             x = x.copy()
             at, source = rng.integers(0, self.size - size + 1, size=2)
-            gain = _gain(x, other, rng.uniform(*config.mix_db))
+            gain = find_gain(x, other, rng.uniform(*config.mix_db))
             x[at:at + size] += gain * other[source:source + size]
         if rng.random() < config.noise_prob:
             noise = self._noise(rng)
-            x = x + _gain(x, noise, rng.uniform(*config.noise_db)) * noise
+            x = add_noise(x, noise, rng.uniform(*config.noise_db), rng)
         return x.astype(np.float32)
 
     def _filter(self, x: np.ndarray, has_reverb: bool, has_eq: bool,
@@ -105,7 +105,7 @@ class CropSource:
         spectrum = fft.rfft(x, size)
         if has_reverb:
             response = self.rirs.read(int(rng.integers(len(self.rirs))))
-            response = response[np.abs(response).argmax():][:self.size]  # from the direct sound on
+            response = response[find_direct(response):][:self.size]  # from the direct sound on
             power = np.linalg.norm(response)
             spectrum *= fft.rfft(response / power, size) if power else 1.0
         if has_eq:
@@ -125,11 +125,3 @@ class CropSource:
         if length <= self.size:
             return np.resize(self.noises.read(noise), self.size)
         return self.noises.read(noise, int(rng.integers(length - self.size + 1)), self.size)
-
-
-def _gain(x: np.ndarray, other: np.ndarray, decibels: float) -> float:
-    """The factor that puts `other` so many decibels under `x`, by mean square."""
-    power, other_power = np.mean(x ** 2), np.mean(other ** 2)
-    if min(power, other_power) < POWER_FLOOR:
-        return 0.0
-    return float(np.sqrt(power / other_power) * 10 ** (-decibels / 20))

@@ -1,0 +1,53 @@
+"""Names of augmentation copies, the ids and speakers that follow from them."""
+
+import pytest
+
+from wespeaker_lap.data.copies import Copy, parse_copies
+
+
+@pytest.mark.parametrize(("name", "kind", "factor", "utt", "speaker"), [
+    ("clean", "clean", 1.0, "a/1", "a"),
+    ("noise", "noise", 1.0, "noise-a/1", "a"),
+    ("reverb", "reverb", 1.0, "reverb-a/1", "a"),
+    ("babble", "babble", 1.0, "babble-a/1", "a"),
+    ("speed0.9", "speed", 0.9, "sp0.9-a/1", "sp0.9-a"),
+    ("speed1.1", "speed", 1.1, "sp1.1-a/1", "sp1.1-a"),
+    ("speed2", "speed", 2.0, "sp2-a/1", "sp2-a"),
+    ("speed0.5", "speed", 0.5, "sp0.5-a/1", "sp0.5-a")])
+def test_names_ids_and_speakers(name, kind, factor, utt, speaker):
+    copy, = parse_copies([name])
+    assert (copy.name, copy.kind, copy.factor) == (name, kind, factor)
+    assert (copy.utt_id("a/1"), copy.speaker("a")) == (utt, speaker)
+    assert copy == Copy(kind, factor)
+
+
+def test_copies_stay_in_order():
+    names = ("noise", "clean", "speed1.1", "speed0.9")
+    assert tuple(copy.name for copy in parse_copies(names)) == names
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ([], "at least one copy; known: clean, noise, reverb, babble"),
+    (["Noise"], "unknown copy 'Noise'; known: clean, noise, reverb, babble"),
+    (["music"], "unknown copy 'music'"),
+    (["speed"], "unknown copy 'speed'"),
+    (["speed-0.9"], "unknown copy"),
+    (["speed1e0"], "unknown copy"),
+    (["speednan"], "unknown copy"),
+    (["speed0.9 "], "unknown copy"),
+    (["speed١"], "unknown copy"),
+    (["speed0.49"], "speed factors from 0.5 to 2 and not 1, got 0.49"),
+    (["speed2.1"], "speed factors from 0.5 to 2 and not 1, got 2.1"),
+    (["speed1.0"], "speed factors from 0.5 to 2 and not 1, got 1"),
+    (["noise", "clean", "noise"], "'noise' stands twice"),
+    (["speed0.9", "speed0.90"], "'speed0.9' stands twice; remove 'speed0.90'")])
+def test_wrong_names_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        parse_copies(names)
+
+
+def test_wrong_copies_cannot_be_made():
+    with pytest.raises(ValueError, match="unknown kind of copy 'music'"):
+        Copy("music")
+    with pytest.raises(ValueError, match="speed factors"):
+        Copy("speed", float("nan"))

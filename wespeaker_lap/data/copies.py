@@ -1,0 +1,99 @@
+"""Augmentation copies of a set: what they are called, and what their ids and speakers are.
+
+Features of frozen encoders are computed once, so a set is augmented as a fixed number of copies of
+every utterance, as in Kaldi's recipes. Names of copies: `clean`, `noise`, `reverb`, `babble`, and
+`speed<factor>` such as `speed0.9`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NAMED_COPIES = ("clean", "noise", "reverb", "babble")
+SPEED = re.compile(r"speed([0-9](?:\.[0-9]{1,4})?)")
+MIN_SPEED, MAX_SPEED = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of a set.
+
+    Attributes:
+        kind: one of the named copies, or `speed`.
+        factor: of the speed; 1.1 is ten percent faster.
+
+    Raises:
+        ValueError: another kind, a speed that is 1 or out of range.
+    """
+
+    kind: str
+    factor: float = 1.0
+
+    def __post_init__(self):
+        if self.kind not in (*NAMED_COPIES, "speed"):
+            raise ValueError(f"unknown kind of copy {self.kind!r}; known: "
+                             f"{', '.join(NAMED_COPIES)}, speed")
+        if self.kind == "speed" and (self.factor == 1
+                                     or not MIN_SPEED <= self.factor <= MAX_SPEED):
+            raise ValueError(f"want speed factors from {MIN_SPEED:g} to {MAX_SPEED:g} and not 1, "
+                             f"got {self.factor:g}")
+
+    @property
+    def name(self) -> str:
+        """As users write it: `noise`, `speed0.9`."""
+        return f"speed{self.factor:g}" if self.kind == "speed" else self.kind
+
+    @property
+    def tag(self) -> str:
+        """What ids begin with, without the hyphen: `noise`, `sp0.9`; empty for `clean`."""
+        return {"clean": "", "speed": f"sp{self.factor:g}"}.get(self.kind, self.kind)
+
+    def utt_id(self, utt: str) -> str:
+        """The copy's utterance id.
+
+        >>> Copy("speed", 0.9).utt_id("a1"), Copy("noise").utt_id("a1"), Copy("clean").utt_id("a1")
+        ('sp0.9-a1', 'noise-a1', 'a1')
+        """
+        return f"{self.tag}-{utt}" if self.tag else utt
+
+    def speaker(self, speaker: str) -> str:
+        """The copy's speaker: another one where the speed is another, since the voice is.
+
+        >>> Copy("speed", 0.9).speaker("a"), Copy("noise").speaker("a")
+        ('sp0.9-a', 'a')
+        """
+        return f"{self.tag}-{speaker}" if self.kind == "speed" else speaker
+
+
+def parse_copies(names: Sequence[str]) -> tuple[Copy, ...]:
+    """Read the names of copies.
+
+    Args:
+        names: such as `("clean", "noise", "speed0.9")`.
+
+    Returns:
+        The copies, in that order.
+
+    Raises:
+        ValueError: no name, an unknown one, one that stands twice, a speed out of range.
+    """
+    copies: list[Copy] = []
+    for name in names:
+        copy = _parse_copy(name)
+        if copy in copies:
+            raise ValueError(f"the copy {copy.name!r} stands twice; remove {name!r}")
+        copies.append(copy)
+    if not copies:
+        raise ValueError(f"want at least one copy; known: {', '.join(NAMED_COPIES)}, and speed "
+                         f"with a factor, such as speed0.9")
+    return tuple(copies)
+
+
+def _parse_copy(name: str) -> Copy:
+    if name in NAMED_COPIES:
+        return Copy(name)
+    match = SPEED.fullmatch(name)
+    if match is None:
+        raise ValueError(f"unknown copy {name!r}; known: {', '.join(NAMED_COPIES)}, and speed with "
+                         f"a factor, such as speed0.9")
+    return Copy("speed", float(match[1]))
