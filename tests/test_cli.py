@@ -106,16 +106,6 @@ def test_ctrl_c_exits_130_with_one_line(lap, monkeypatch):
     assert done.err == "interrupted; the same command goes on where this one stopped\n"
 
 
-def test_a_failing_worker_of_the_loader_is_told_in_one_line(lap, monkeypatch):
-    def fail(*_):
-        raise ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback "
-                         "(most recent call last):\n  File x\nValueError: a.ark: cut short\n")
-
-    monkeypatch.setattr(audit, "audit_data_dir", fail)
-    done = lap("audit-data", "x")
-    assert done.code == 1 and done.err == "error: ValueError: a.ark: cut short\n"
-
-
 @pytest.mark.parametrize("option", [
     ("--min-seconds", "0.6"), ("--min_seconds", "0.6"), ("--min_seconds=0.6",),
     ("--min-seconds=0.6",)])

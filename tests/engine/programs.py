@@ -8,7 +8,6 @@ line of the package with the accident of the variable ACCIDENT.
 
 import importlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -52,8 +51,6 @@ def _begin(log_path: Path, environment: dict) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(environment)
-    # Loaders' workers would come from a fork server too, which takes seconds to start.
-    multiprocessing.set_start_method(environment.get("WORKERS", "fork"), force=True)
     torch.set_num_threads(1)
 
 
@@ -86,7 +83,9 @@ def plan_accident(module: str, function: str, call: int, what: str, rank: int | 
         result = original(*args, **kwargs)
         if calls == call and after:
             _happen(what)
-        return result * float("nan") if calls == call and what == "spoil" else result
+        if calls == call and what == "spoil":
+            result[...] = float("nan")
+        return result
 
     setattr(owner, name, disturbed)
 

@@ -15,7 +15,7 @@ from wespeaker_lap.engine.journal import Journal
 def log_steps(journal: Journal, first: int, last: int, **changes) -> None:
     for step in range(first, last + 1):
         values = {"loss": step / 2, "correct": 3.0, "num_examples": 4, "lr": 0.1, "margin": 0.2,
-                  "waited": 0.01, "seconds": 0.1, **changes}
+                  "waited": 0.01, "seconds": 0.1, "num_bytes": 10**6, **changes}
         journal.log_step(step, **values)
 
 
@@ -44,16 +44,20 @@ def test_every_step_once_on_the_board_after_a_kill(corpus, launcher, tmp_path):
         STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
 
 
-def test_an_epoch_is_the_mean_of_its_steps_by_hand(tmp_path):
+def test_an_epoch_is_the_mean_of_its_steps_by_hand(tmp_path, caplog):
     with Journal(tmp_path, True, 0) as journal:
         journal.start_epoch(0, 3, 0)
         log_steps(journal, 1, 3)
-        journal.log_epoch(1, 3, 12.34567)
+        assert journal.reading() == (pytest.approx(10), pytest.approx(0.1))
+        with caplog.at_level(logging.INFO):
+            journal.log_epoch(1, 3, 12.34567, [journal.reading(), (5.0, 0.15)])
+    assert ("rank 0 10 MB/s, 10% of the time waiting for it; rank 1 5 MB/s, 15% of the time "
+            "waiting for it") in caplog.text
     *steps, epoch = read_metrics(tmp_path)
     assert steps[1] == {"step": 2, "loss": 1.0, "acc": 0.75, "lr": 0.1, "margin": 0.2,
                         "utts_per_s": 40.0, "data_wait": 0.1}
     assert epoch == {"step": 3, "epoch": 1, "loss": 1.0, "acc": 0.75, "utts_per_s": 40.0,
-                     "data_wait": 0.1, "valid_eer": 12.3457}
+                     "read_mb_per_s": 15.0, "data_wait": 0.15, "valid_eer": 12.3457}
 
 
 def test_records_after_the_state_and_torn_lines_are_dropped(tmp_path):
@@ -76,7 +80,7 @@ def test_other_processes_write_nothing(tmp_path):
     with Journal(tmp_path, False, 0) as journal:
         journal.start_epoch(0, 6, 0)
         log_steps(journal, 1, 2)
-        journal.log_epoch(1, 2, None)
+        journal.log_epoch(1, 2, None, [journal.reading()])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,7 +90,7 @@ def test_waiting_for_data_is_pointed_out(tmp_path, caplog, waited, num_steps, is
     with caplog.at_level(logging.INFO), Journal(tmp_path, True, 0) as journal:
         journal.start_epoch(0, num_steps, 0)
         log_steps(journal, 1, num_steps, waited=waited)
-        journal.log_epoch(1, num_steps, None)
+        journal.log_epoch(1, num_steps, None, [journal.reading()])
     assert ("raise train.num_workers" in caplog.text) == is_said
     assert "validation EER" not in caplog.text
     assert "valid_eer" not in read_metrics(tmp_path)[-1]

@@ -1,9 +1,7 @@
 """Asking a training to stop, and who may not hear it."""
 
-import multiprocessing
 import os
 import signal
-import time
 
 import pytest
 
@@ -41,30 +39,3 @@ def test_the_same_sigterm_from_two_sides_is_one_request():
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
-
-
-def wait_in_worker(begin, ready) -> None:
-    if begin:
-        begin(0)
-    ready.set()
-    time.sleep(60)
-
-
-@pytest.mark.parametrize("has_begun", [True, False])
-def test_workers_live_until_the_parent_is_through(has_begun):
-    """Also one that was forked but has not come to its first line."""
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    with StopRequest() as stop:
-        begin = stop.make_worker_init() if has_begun else None
-        worker = context.Process(target=wait_in_worker, args=(begin, ready))
-        worker.start()
-        assert ready.wait(20)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-            os.kill(worker.pid, number)
-        worker.join(0.2)
-        assert worker.is_alive()
-        assert not stop.requested
-    worker.terminate()
-    worker.join(20)
-    assert worker.exitcode == 0

@@ -93,7 +93,8 @@ def read_steps(exp_dir: Path) -> list[dict]:
 
 def strip_times(records: list[dict]) -> list[dict]:
     """Records without what the clock decides."""
-    return [{key: value for key, value in record.items() if key not in ("utts_per_s", "data_wait")}
+    times = ("utts_per_s", "read_mb_per_s", "data_wait")
+    return [{key: value for key, value in record.items() if key not in times}
             for record in records]
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("WESPEAKER_LAP_DEBUG"):
             raise
-        print(f"error: {_describe(error)}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(FAILED)
 
 
@@ -44,9 +44,3 @@ def underscored(arg: str) -> str:
         return arg
     name, equals, value = arg.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def _describe(error: Exception) -> str:
-    """The message for a person; one raised in a loader's worker comes with its traceback."""
-    text = str(error)
-    return text.strip().rsplit("\n", 1)[-1] if text.startswith("Caught ") else text

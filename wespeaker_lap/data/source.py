@@ -1,20 +1,18 @@
-"""From an utterance and a random generator to a training sample."""
+"""From an utterance and a random generator to a training example."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from wespeaker_lap.data.batch import Sample
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import name_some
 
 
-class FeatureSource(Dataset):
+class FeatureSource:
     """Random crops of stored layer features.
 
-    Items are asked for by `(epoch, index)`: the crop is a function of (seed, epoch, utterance)
-    and of nothing else, so that it is the same in any worker, on any rank, after any restart.
+    Examples are asked for by `(epoch, index)`: the crop is a function of (seed, epoch, utterance)
+    and of nothing else, so that it is the same in any thread, on any rank, after any restart.
 
     Args:
         store: the features.
@@ -41,16 +39,34 @@ class FeatureSource(Dataset):
     def __len__(self) -> int:
         return len(self.utts)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        utt = self.utts[index]
-        rng = np.random.default_rng([self.seed, epoch, index])
-        return Sample(utt, self._crop(utt, rng), self.labels[index])
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame on disk."""
+        return self.store.frame_bytes
 
-    def _crop(self, utt: str, rng: np.random.Generator) -> np.ndarray:
-        total, want = self.store.num_frames(utt), self.crop_frames
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, L, D) of every example."""
+        return self.crop_frames, self.store.num_layers, self.store.dim
+
+    def fill(self, key: tuple[int, int], out: np.ndarray) -> tuple[str, int, int]:
+        """Read one example into its place in a batch.
+
+        Args:
+            key: (epoch, index of the utterance).
+            out: (T, L, D) float32, overwritten.
+
+        Returns:
+            The utterance, its class, and how many frames of it were read.
+        """
+        epoch, index = key
+        utt, want = self.utts[index], self.crop_frames
+        total = self.store.num_frames(utt)
         if total > want:
-            start = int(rng.integers(total - want + 1))
-            return self.store.read(utt, start, want)
-        feats = self.store.read(utt)  # (total, L, D)
-        return feats[np.arange(want) % total]
+            rng = np.random.default_rng([self.seed, epoch, index])
+            self.store.read(utt, int(rng.integers(total - want + 1)), want, out=out)
+            return utt, self.labels[index], want
+        self.store.read(utt, out=out[:total])
+        for first in range(total, want, total):
+            out[first:first + total] = out[:min(total, want - first)]
+        return utt, self.labels[index], total

@@ -24,11 +24,13 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal to get when the parent dies
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, and the device it computes on."""
+    """This process among all: `rank` of `size`, of whom `local_size` share this machine, and the
+    device it computes on."""
 
     rank: int
     size: int
     device: torch.device
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -105,7 +107,8 @@ def join_world(device: str = "auto") -> Iterator[World]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(dist.get_rank(), size, chosen)
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        yield World(dist.get_rank(), size, chosen, local_size)
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # which hold the model
         if isinstance(error, RuntimeError) and "gloo" in str(error):

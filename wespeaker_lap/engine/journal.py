@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,10 @@ class Journal:
         """Begin the bar of an epoch, counted from 0."""
         self.records.start_bar(f"epoch {epoch + 1}", num_steps, first_step)
         self.loss = self.correct = self.waited = self.seconds = 0.0
-        self.num_steps = self.examples = 0
+        self.num_steps = self.examples = self.num_bytes = 0
 
     def log_step(self, step: int, loss: float, correct: float, num_examples: int, lr: float,
-                 margin: float, waited: float, seconds: float) -> None:
+                 margin: float, waited: float, seconds: float, num_bytes: int) -> None:
         """Note one finished step.
 
         Args:
@@ -58,12 +59,14 @@ class Journal:
             correct: correctly classified examples of `num_examples`.
             lr, margin: used in this step.
             waited: seconds until the batch was there; `seconds`: of the whole step.
+            num_bytes: that this process read for it.
         """
         self.loss += loss
         self.correct += correct
         self.examples += num_examples
         self.waited += waited
         self.seconds += seconds
+        self.num_bytes += num_bytes
         self.num_steps += 1
         speed, share = num_examples / seconds, waited / seconds
         values = {"loss": loss, "acc": correct / num_examples, "lr": lr, "margin": margin,
@@ -75,25 +78,43 @@ class Journal:
         self.records.advance_bar(f"loss {loss:.3f} acc {correct / num_examples:.2f} "
                                  f"{speed:.0f} utt/s wait {share:.0%}")
 
-    def log_epoch(self, epoch: int, step: int, valid_eer: float | None) -> None:
-        """Note a finished epoch, counted from 1; `valid_eer` in percent.
+    def reading(self) -> tuple[float, float]:
+        """What this process read since the epoch began: MB/s, share of the time waiting for it."""
+        return self.num_bytes / 1e6 / self.seconds, self.waited / self.seconds
+
+    def log_epoch(self, epoch: int, step: int, valid_eer: float | None,
+                  readings: Sequence[tuple[float, float]]) -> None:
+        """Note a finished epoch.
 
         Its means are over the steps since the start of this process.
+
+        Args:
+            epoch: counted from 1.
+            step: finished steps.
+            valid_eer: in percent.
+            readings: `reading()` of every process.
         """
-        share = self.waited / self.seconds
+        rates, shares = zip(*readings, strict=True)
         record = {"step": step, "epoch": epoch, "loss": round(self.loss / self.num_steps, 5),
                   "acc": round(self.correct / self.examples, 5),
                   "utts_per_s": round(self.examples / self.seconds, 1),
-                  "data_wait": round(share, 3)}
+                  "read_mb_per_s": round(sum(rates), 1), "data_wait": round(max(shares), 3)}
         if valid_eer is not None:
             record["valid_eer"] = round(valid_eer, 4)
             self.records.plot("valid", {"eer": valid_eer}, step)
         self.records.write(record)
         say = self.records.say
-        say("epoch %d: loss %.4f, accuracy %.3f%s, %.0f utterances/s, %.0f %% of the time "
-            "waiting for data", epoch, record["loss"], record["acc"],
+        say("epoch %d: loss %.4f, accuracy %.3f%s, %.0f utterances/s; reading: %s", epoch,
+            record["loss"], record["acc"],
             "" if valid_eer is None else f", validation EER {valid_eer:.2f} %",
-            record["utts_per_s"], 100 * share)
-        if share > WAIT_ADVICE and self.num_steps > 10:
-            say("training waits for data: raise train.num_workers, or put the features on "
-                "a faster disk")
+            record["utts_per_s"], _format_readings(readings))
+        if max(shares) > WAIT_ADVICE and self.num_steps > 10:
+            say("training waits for data: raise train.num_workers, put the features on a faster "
+                "disk, or make them smaller (features.codec); 'wespeaker-lap bench-io' measures "
+                "what a disk and so many workers give")
+
+
+def _format_readings(readings: Sequence[tuple[float, float]]) -> str:
+    parts = [f"{rate:.0f} MB/s, {share:.0%} of the time waiting for it" for rate, share in readings]
+    return parts[0] if len(parts) == 1 else "; ".join(f"rank {rank} {part}"
+                                                      for rank, part in enumerate(parts))

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
-from wespeaker_lap.data.batch import Batch, collate
+from wespeaker_lap.data.batch import Batch
 from wespeaker_lap.data.datadir import DataDir
+from wespeaker_lap.data.loader import BatchLoader, choose_num_threads
 from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.data.trials import Trials
@@ -75,7 +74,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     sampler: ShuffledBatches
-    loader: DataLoader
+    loader: BatchLoader
     validation: Validation | None
     step: int = 0
 
@@ -107,7 +106,7 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
         index_trials(validation.trials, list(validation.store))  # a missing one ends it here
     stop = StopRequest()
-    run = _set_up(config, data, store, exp_dir, world, validation, stop)
+    run = _set_up(config, data, store, exp_dir, world, validation)
     # Reads only, so that all processes refuse together; written is when all have read.
     resume.check_same_training(exp_dir, config, data.speakers, store.identity)
     world.barrier()
@@ -146,7 +145,7 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
             if not math.isfinite(loss):
                 raise ValueError(_blame(run, batch))
             journal.log_step(run.step, loss / world.size, correct, config.train.batch_size, lr,
-                             margin, waited, time.perf_counter() - asked)
+                             margin, waited, time.perf_counter() - asked, batch.num_bytes)
             if run.step % per_epoch == 0:
                 break  # the epoch's own checkpoint follows
             if stops or run.step % config.train.checkpoint_steps == 0:
@@ -154,7 +153,7 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
             if stops:
                 _stop(run)
             asked = time.perf_counter()
-        journal.log_epoch(epoch + 1, run.step, _validate(run))
+        journal.log_epoch(epoch + 1, run.step, _validate(run), world.gather(journal.reading()))
         resume.save_epoch(run, epoch + 1)
         if stops and run.step < run.total_steps:
             _stop(run)
@@ -215,7 +214,7 @@ def _validate(run: Run) -> float | None:
 
 
 def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, world: World,
-            validation: Validation | None, stop: StopRequest) -> Run:
+            validation: Validation | None) -> Run:
     torch.manual_seed(config.seed)  # the same initial weights on every process
     net = build.build_net(config.model, store.num_layers, store.dim)
     head = build.build_head(config.loss, config.model.embed_dim, len(data.speakers))
@@ -230,16 +229,9 @@ def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, w
     sampler = ShuffledBatches(len(source), config.train.batch_size, config.seed, world.rank,
                               world.size)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
-    return Run(config, world, exp_dir, net, head, wrapped, optimizer, scaler, sampler,
-               _make_loader(source, sampler, config, world, stop), validation)
-
-
-def _make_loader(source: FeatureSource, sampler: ShuffledBatches, config: Config,
-                 world: World, stop: StopRequest) -> DataLoader:
-    num_workers = config.train.num_workers
-    if num_workers is None:
-        num_workers = max(0, min(4, (os.cpu_count() or 1) // world.size - 1))
-    return DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers,
-                      persistent_workers=num_workers > 0, pin_memory=world.device.type == "cuda",
-                      prefetch_factor=4 if num_workers else None,
-                      worker_init_fn=stop.make_worker_init())
+    num_threads = config.train.num_workers
+    if num_threads is None:
+        num_threads = choose_num_threads(world.local_size)
+    loader = BatchLoader(source, sampler, num_threads, pin=world.device.type == "cuda")
+    return Run(config, world, exp_dir, net, head, wrapped, optimizer, scaler, sampler, loader,
+               validation)

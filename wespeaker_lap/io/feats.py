@@ -179,6 +179,7 @@ class FeatureStore:
                              f"stage 2 again")
         self._num_frames = {utt: int(count) for utt, count in counts.items()}
         self.num_layers, self.dim = self.identity["num_layers"], self.identity["dim"]
+        self.frame_bytes = self.num_layers * self.dim * CODECS[self.identity["codec"]].itemsize
         self._files: dict[Path, int] = {}
 
     def _locate(self, table: dict[str, str]) -> dict[str, tuple[Path, int]]:
@@ -221,13 +222,15 @@ class FeatureStore:
             raise KeyError(f"{self.directory}: no features for {utt!r}")
         return self._num_frames[utt]
 
-    def read(self, utt: str, start: int = 0, num_frames: int | None = None) -> np.ndarray:
+    def read(self, utt: str, start: int = 0, num_frames: int | None = None,
+             out: np.ndarray | None = None) -> np.ndarray:
         """Read frames `start` to `start + num_frames`; only their bytes are read.
 
         Args:
             utt: the utterance.
             start: first frame.
             num_frames: how many; None for all that follow.
+            out: (num_frames, L, D) float32 to write into; a new array where None.
 
         Returns:
             (num_frames, L, D) float32.
@@ -240,15 +243,16 @@ class FeatureStore:
         total = self.num_frames(utt)
         count = total - start if num_frames is None else num_frames
         if start < 0 or count < 1 or start + count > total:
-            raise ValueError(f"{self.directory}: {utt} has {total} frames, asked for {count} "
-                             f"from frame {start}")
+            raise ValueError(f"{self.directory}: {utt} has {total} frames, no {count} from {start}")
         path, offset = self._entries[utt]
         dtype = CODECS[self.identity["codec"]]
         frame_bytes = self.num_layers * self.dim * dtype.itemsize
         data = offset + self._header_bytes(path, offset, utt, total)
         crop = self._pread(path, utt, count * frame_bytes, data + start * frame_bytes)
         frames = np.frombuffer(crop, dtype=dtype).reshape(count, self.num_layers, self.dim)
-        return frames.astype(np.float32)
+        out = np.empty(frames.shape, np.float32) if out is None else out
+        out[...] = frames
+        return out
 
     def _header_bytes(self, path: Path, offset: int, utt: str, num_frames: int) -> int:
         """Check an entry's header against the index; returns its length in bytes."""
