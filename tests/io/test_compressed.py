@@ -79,12 +79,13 @@ def order_landmarks(units):
     return [p0, p25, p75, max(int(units[3] + 0.499), p75 + 1)]
 
 
-@pytest.mark.parametrize("shape", [(3, 2, 64), (2, 1, 97), (9, 1, 5), (6, 1, 2), (2, 1, 1)])
+@pytest.mark.parametrize("shape", [(100, 2, 64), (2, 1, 97), (9, 1, 5), (6, 1, 2), (2, 1, 1)])
 def test_landmarks_stand_at_the_ranks_of_least_squared_error(shape):
-    feats = make_feats(shape, 1)
+    feats = np.random.default_rng(1).standard_t(3, shape).astype(np.float32)  # long tails
     low, span, landmarks, codes = read_columns(encode("int8", feats))
     size = codes.shape[1]
     ranks = [0] + [2 ** k for k in range(10) if 2 ** k <= (size - 1) // 2]
+    distances = []
     for column, row in zip(feats.reshape(-1, size), landmarks, strict=True):
         u = [(float(value) - float(low)) / span * 65535 for value in sorted(column)]
         costs = {(i, j): (i * ((u[i] - u[0]) / 64) ** 2 + (j - i) * ((u[j] - u[i]) / 128) ** 2
@@ -92,7 +93,9 @@ def test_landmarks_stand_at_the_ranks_of_least_squared_error(shape):
                  for i in ranks for j in (size - 1 - rank for rank in ranks)}
         best = [order_landmarks([u[0], u[i], u[j], u[-1]]) for (i, j), cost in costs.items()
                 if cost <= 1.0001 * min(costs.values())]  # float32 may swap near ties
-        assert min(np.abs(row - landmark).max() for landmark in best) <= 1
+        distances.append(min(np.abs(row - landmark).max() for landmark in best))
+    # One unit off where float32 rounds the other way.
+    assert max(distances) <= 1 and np.mean(distances) < 0.05
 
 
 def plant_outliers(feats, dims, factor=1.0, offset=0.0):
@@ -153,6 +156,7 @@ def test_any_range_keeps_every_value_within_its_step(feats):
     theirs = load_entry(entry, feats.shape)
     assert np.isfinite(theirs).all()
     _, span, landmarks, codes = read_columns(entry)
+    assert (np.diff(landmarks, axis=1) >= 1).all() and landmarks.max() <= 65535
     steps = np.diff(landmarks, axis=1) / [64, 128, 63] * span / 65535
     columns = feats.reshape(codes.shape)
     # Half a step, half a landmark's unit at the ends, float32's rounding and its least numbers.
@@ -168,9 +172,16 @@ def test_a_constant_is_kept_exactly():
             read_crop(encode("int8", feats), (2, 2, 64), 0, 2), feats)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
-def test_a_compressed_range_that_is_none_is_no_header(value):
+@pytest.mark.parametrize(("field", "value"), [
+    (9, np.nan), (9, np.inf), (9, 0.0), (9, -1.0), (5, np.nan), (5, -np.inf)])
+def test_a_range_that_is_none_is_no_header(field, value):
     entry = bytearray(encode("int8", make_feats((3, 1, 5))))
-    entry[9:13] = struct.pack("<f", value)
+    struct.pack_into("<f", entry, field, value)
     with pytest.raises(ValueError, match="no int8 entry"):
         check_header("int8", bytes(entry), (3, 1, 5))
+
+
+def test_as_many_values_in_other_columns_are_no_header():
+    entry = encode("int8", make_feats((2, 2, 96)))  # columns of 48
+    with pytest.raises(ValueError, match="no int8 entry"):
+        check_header("int8", entry, (2, 3, 64))
