@@ -88,8 +88,10 @@ def test_landmarks_stand_at_the_ranks_of_least_squared_error(shape):
     distances = []
     for column, row in zip(feats.reshape(-1, size), landmarks, strict=True):
         u = [(float(value) - float(low)) / span * 65535 for value in sorted(column)]
-        costs = {(i, j): (i * ((u[i] - u[0]) / 64) ** 2 + (j - i) * ((u[j] - u[i]) / 128) ** 2
-                          + (size - j) * ((u[-1] - u[j]) / 63) ** 2)
+        # Errors go with the square of the step; values on a landmark have none.
+        costs = {(i, j): (max(i - 1, 0) * ((u[i] - u[0]) / 64) ** 2
+                          + max(j - i - 1, 0) * ((u[j] - u[i]) / 128) ** 2
+                          + max(size - 2 - j, 0) * ((u[-1] - u[j]) / 63) ** 2)
                  for i in ranks for j in (size - 1 - rank for rank in ranks)}
         best = [order_landmarks([u[0], u[i], u[j], u[-1]]) for (i, j), cost in costs.items()
                 if cost <= 1.0001 * min(costs.values())]  # float32 may swap near ties

@@ -17,7 +17,7 @@ Why int8 is stored so: a few dimensions of an encoder's layer are often 10 to 10
 the others. One range for all (`CM3`), or a column a frame, then leaves a handful of levels for
 the rest. A column a (layer, dimension) would be the most exact, but its values lie T bytes apart,
 and a crop would be L*D runs. With short columns inside a frame an outlier costs its 64
-neighbours at most, and with fitted landmarks (see `compressed`) hardly those;
+neighbours at most, and with fitted landmarks (see `compressed`) costs those little;
 `benchmarks/codecs.py` prints the errors. Kaldi writes `CM` for more than 8 rows only, but
 every reader goes by the token.
 """

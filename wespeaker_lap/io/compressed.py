@@ -60,21 +60,21 @@ def compress(values: np.ndarray, low: np.float32,
 def _fit_landmarks(ranked: np.ndarray) -> np.ndarray:
     """Landmarks of least squared error: (n, g) values in rising order -> (n, 4) uint16.
 
-    An error is even over a step, so its square is in proportion to the step's. The second landmark
-    is sought at ranks 0, 1, 2, 4, … from below, the third at such ranks from above.
+    An error is even over a step, so its square is in proportion to the step's; a value on a
+    landmark has none. The second landmark is sought at ranks 0, 1, 2, 4, … from below, the third
+    at such ranks from above.
     """
     size = ranked.shape[1]
     ranks = np.array([0] + [2 ** k for k in range(size.bit_length()) if 2 ** k <= (size - 1) // 2])
-    lower, upper = ranks, size - 1 - ranks
-    second, third = ranked[:, lower], ranked[:, upper]  # (n, R)
-    below = lower * ((second - ranked[:, :1]) / _STEPS[0]) ** 2
-    above = (ranks + 1) * ((ranked[:, -1:] - third) / _STEPS[2]) ** 2
+    second, third = ranked[:, ranks], ranked[:, size - 1 - ranks]  # (n, R)
+    outside = np.maximum(ranks - 1, 0).astype(np.float32)  # values between an end and a landmark
+    between = (size - 2 - ranks[:, None] - ranks).clip(0).astype(np.float32)
     error = third[:, None, :] - second[:, :, None]  # (n, R, R)
     error /= _STEPS[1]
     error *= error
-    error *= (upper[None, :] - lower[:, None]).astype(np.float32)
-    error += below.astype(np.float32)[:, :, None]
-    error += above.astype(np.float32)[:, None, :]
+    error *= between
+    error += (outside * ((second - ranked[:, :1]) / _STEPS[0]) ** 2)[:, :, None]
+    error += (outside * ((ranked[:, -1:] - third) / _STEPS[2]) ** 2)[:, None, :]
     best = error.reshape(len(ranked), -1).argmin(axis=1)
     column = np.arange(len(ranked))
     chosen = np.stack([ranked[:, 0], second[column, best // len(ranks)],
