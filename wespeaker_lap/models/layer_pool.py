@@ -138,8 +138,8 @@ class LAP(nn.Module):
         mask = frame_mask(lengths, x)
         frames = pack_frames(x, mask)  # (M, L, D)
         best, scores = self._pool_layers(frames)  # (M, D), (M, H, L)
-        frames = self.out_norm(self.out_linear(best))  # (M, F)
-        pooled = unpack_frames(frames, mask, x.shape[:2])
+        pooled = self.out_norm(self.out_linear(best))  # (M, F)
+        pooled = unpack_frames(pooled, mask, x.shape[:2])
         if not return_scores:
             return pooled
         return pooled, unpack_frames(scores, mask, x.shape[:2])

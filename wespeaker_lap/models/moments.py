@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**29}  # a share of the cache; enough work for a GPU
+CPU_BLOCK_BYTES = 2**21  # a share of the cache
+GPU_BLOCK_BYTES = 2**27  # enough work for all of it
 
 
 def split_rows(x: Tensor, enlarge: int = 1) -> list[slice]:
@@ -20,8 +21,9 @@ def split_rows(x: Tensor, enlarge: int = 1) -> list[slice]:
         x: `(n, ...)`.
         enlarge: how many times the usual block, where a step has a fixed cost.
     """
-    row_bytes = max(1, x[0].numel() * x.element_size())
-    size = max(1, enlarge * BLOCK_BYTES.get(x.device.type, BLOCK_BYTES["cuda"]) // row_bytes)
+    row_bytes = max(1, x[:1].numel() * x.element_size())
+    block_bytes = CPU_BLOCK_BYTES if x.device.type == "cpu" else GPU_BLOCK_BYTES
+    size = max(1, enlarge * block_bytes // row_bytes)
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
@@ -73,7 +75,7 @@ def merge_moments(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Ten
         `(D,)` mean and `(D,)` variance.
     """
     shares = (counts / counts.sum())[:, None]
-    mean = (shares * means).sum(dim=0)
+    mean = means[0] + (shares * (means - means[0])).sum(dim=0)
     return mean, (shares * (variances + (means - mean).square())).sum(dim=0)
 
 
