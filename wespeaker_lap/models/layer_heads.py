@@ -61,13 +61,14 @@ class _ProjectHeads(torch.autograd.Function):
         layer = frames.new_empty(num_frames, dim, dtype=_index_type(num_layers))
         peak = frames.new_empty(views.shape[1:], dtype=_index_type(dim // num_heads))
         for part in split_rows(frames):
-            rows = _normalise(frames[part], mean, scale, dtype)  # (m * L, D)
+            rows = _normalise(frames[part], mean, scale, dtype)  # step 1 of LAP: (m * L, D)
             if weight is not None:
                 rows = _project(rows, weight, bias, product_dtype).to(dtype)
-            heads = rows.view(-1, num_layers, num_heads, dim // num_heads)  # (m, L, H, d)
-            views[0, part] = heads.mean(dim=-1)
+            heads = rows.view(-1, num_layers, num_heads, dim // num_heads)  # step 2
+            views[0, part] = heads.mean(dim=-1)  # step 3: (m, L, H)
             views[1, part], peak[part] = heads.max(dim=-1)
-            value[part], layer[part] = _choose_layers(heads, score(views[:, part], part))
+            scores = score(views[:, part], part)  # steps 4 and 5: (m, H, L)
+            value[part], layer[part] = _choose_layers(heads, scores)  # step 6: (m, D)
         ctx.save_for_backward(frames, mean, scale, weight, layer, peak)
         ctx.product_dtype = product_dtype
         ctx.mark_non_differentiable(layer)
