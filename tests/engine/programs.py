@@ -22,8 +22,15 @@ from torch import nn
 from wespeaker_lap import cli
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.engine import extract
-from wespeaker_lap.engine.dist import GlooSyncBatchNorm, World, _end_with_parent, join_world
+from wespeaker_lap.engine.dist import (
+    GlooSyncBatchNorm,
+    World,
+    _end_with_parent,
+    join_world,
+    synchronise_batch_norm,
+)
 from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.models.layer_pool import LAP
 
 PATIENCE = 60.0  # seconds that anything may wait here before it counts as hung
 
@@ -133,6 +140,21 @@ def sync_batch_norm(inputs_path: Path, out_dir: Path) -> None:
                           "count": norm.num_batches_tracked,
                           "eval": norm.eval()(batches[0]).detach()})
         torch.save(found, out_dir / f"{world.rank}.pt")
+
+
+def pool_layers(inputs_path: Path, out_dir: Path) -> None:
+    """LAP on this process's share of the utterances, the first process having more."""
+    with join_world("cpu") as world:
+        x, upstream, state, sizes = torch.load(inputs_path)
+        own = slice(0, 3) if world.rank == 0 else slice(3, None)
+        pool = synchronise_batch_norm(LAP(**sizes).double(), world)
+        pool.load_state_dict(state)
+        (world.size * (pool(x[own]) * upstream[own]).sum()).backward()
+        grads = {name: p.grad for name, p in pool.named_parameters()}
+        for grad in grads.values():  # as DDP does
+            dist.all_reduce(grad)
+            grad /= world.size
+        torch.save((grads, dict(pool.named_buffers())), out_dir / f"{world.rank}.pt")
 
 
 def make_norm(channels: int, kind: type = nn.BatchNorm1d) -> nn.BatchNorm1d:

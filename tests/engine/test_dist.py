@@ -20,6 +20,7 @@ from wespeaker_lap.engine.dist import (
     join_world,
     synchronise_batch_norm,
 )
+from wespeaker_lap.models.layer_pool import LAP
 
 SHAPES = [(6, 5), (4, 5, 7)]
 
@@ -88,6 +89,27 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_layer_statistics_are_of_all_processes(launcher, tmp_path):
+    """LAP folds its norm into its linear, and must still see the rows of both processes."""
+    sizes = {"num_layers": 3, "in_dim": 8, "out_dim": 4, "num_heads": 2, "dropout": 0.0}
+    torch.manual_seed(0)
+    pool = LAP(**sizes).double()
+    x = 5.0 + torch.randn(4, 6, 3, 8).double() * torch.arange(1.0, 5.0).view(4, 1, 1, 1)
+    upstream = torch.randn(4, 6, 4).double()
+    torch.save((x, upstream, pool.state_dict(), sizes), tmp_path / "inputs.pt")
+    done = launcher.function_by_two("pool_layers", tmp_path / "inputs.pt", tmp_path)
+    assert [code for code, _ in done] == [0, 0], done
+    (pool(x) * upstream).sum().backward()
+    # Between a norm and its batch's mean, a constant does nothing.
+    wanted = {name: p.grad for name, p in pool.named_parameters() if name != "out_linear.bias"}
+    for rank in range(2):
+        grads, buffers = torch.load(tmp_path / f"{rank}.pt")
+        for name, grad in wanted.items():
+            np.testing.assert_allclose(grads[name], grad, rtol=1e-9, atol=1e-11, err_msg=name)
+        for name, value in pool.named_buffers():
+            np.testing.assert_allclose(buffers[name], value, rtol=1e-12, err_msg=name)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")

@@ -135,6 +135,8 @@ class GlooSyncBatchNorm(nn.BatchNorm1d):
     Same numbers as `nn.BatchNorm1d` on the joined batch; (N, C) or (N, C, T).
     """
 
+    process_group = None  # all processes; as in nn.SyncBatchNorm, and known by it in models/moments
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise per channel with the statistics of all processes while training."""
         if not self.training:

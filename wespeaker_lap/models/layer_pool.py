@@ -1,13 +1,11 @@
-"""Pooling over the layers of a pre-trained encoder: (B, T, L, D) -> (B, T, F).
-
-On a CPU the time of a training step goes into moving the `(B, T, L, D)` tensor, not into
-arithmetic, so the operations here were picked for how seldom they pass over it.
-"""
+"""Pooling over the layers of a pre-trained encoder: (B, T, L, D) -> (B, T, F)."""
 
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lap.models.layer_heads import project_heads
 from wespeaker_lap.models.masking import frame_mask, pack_frames, unpack_frames
+from wespeaker_lap.models.moments import norm_statistics
 
 
 class WeightedSum(nn.Module):
@@ -138,42 +136,62 @@ class LAP(nn.Module):
         """
         _check_layers(x, self.num_layers, self.in_dim)
         mask = frame_mask(lengths, x)
-        heads = self._split_heads(pack_frames(x, mask))  # (M, L, H, d)
-        scores = self._score_layers(heads)  # (M, H, L)
-        best = _max_over_layers(heads, scores).flatten(1)  # (M, D)
-        frames = self.out_norm(self.out_linear(best))  # (M, F)
-        pooled = unpack_frames(frames, mask, x.shape[:2])
+        frames = pack_frames(x, mask)  # (M, L, D)
+        best, scores = self._pool_layers(frames)  # (M, D), (M, H, L)
+        pooled = self.out_norm(self.out_linear(best))  # (M, F)
+        pooled = unpack_frames(pooled, mask, x.shape[:2])
         if not return_scores:
             return pooled
         return pooled, unpack_frames(scores, mask, x.shape[:2])
 
-    def _split_heads(self, frames: Tensor) -> Tensor:
-        """Steps 1 and 2: `(M, L, D)` -> `(M, L, H, d)`."""
-        flat = self.in_linear(self.in_norm(frames.flatten(0, 1)))  # (M * L, D)
-        return flat.view(*frames.shape[:2], self.num_heads, -1)
+    def _pool_layers(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps 1 to 6: `(M, L, D)` -> `(M, D)` and the scores `(M, H, L)`.
 
-    def _score_layers(self, heads: Tensor) -> Tensor:
-        """Steps 3 to 5: `(M, L, H, d)` -> `(M, H, L)`."""
-        # max, not amax: the gradient of amax looks for ties and passes over everything again.
-        views = torch.stack((heads.mean(dim=-1), heads.max(dim=-1).values))  # (2, M, L, H)
+        Every layer is projected and scored inside `project_heads`, outside autograd, to learn
+        which wins. Here the scores are made again from the views, with their gradient.
+        """
+        # Scores are few and decide much: in full precision under autocast too.
+        with torch.autocast(frames.device.type, enabled=False):
+            kept = self.squeeze_weight.new_ones(len(frames), self.num_heads, self.num_layers)
+            kept = self.dropout(kept)  # (M, H, L): 0 or 1 / (1 - p)
+        frames, normal, linear = self._fold_norm(frames)
+        views, values, layers = project_heads(
+            frames, normal, linear, self.num_heads,
+            lambda views, part: self._score_layers(views, kept[part]))
+        with torch.autocast(frames.device.type, enabled=False):
+            scores = self._score_layers(views, kept)
+            layers = layers.view(len(frames), self.num_heads, -1).long()  # (M, H, d)
+            return values * scores.gather(2, layers).flatten(1), scores
+
+    def _fold_norm(self, frames: Tensor) -> tuple[
+            Tensor, tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
+        """Step 1 in parts: the frames, their constants (mean, scale), the linear (W, b).
+
+        `W (gain * x + shift) + b = (W gain) x + (W shift + b)`: the norm's own parameters go
+        into the linear, and a frozen encoder's features have constant statistics, so nothing
+        normalised need be stored. With one head there is no linear, and features that are
+        trained have a gradient through their statistics too: then the norm is a step of its own.
+        """
+        if self.num_heads == 1:
+            return self._normalise(frames), None, None
+        weight, bias = self.in_linear.weight, self.in_linear.bias
+        if frames.requires_grad and self.in_norm.training:
+            return self._normalise(frames), None, (weight, bias)
+        mean, var = norm_statistics(self.in_norm, frames.flatten(0, 1))
+        gain, shift = self.in_norm.weight, self.in_norm.bias
+        folded = weight * gain, bias + (weight * shift).sum(dim=1)
+        return frames, (mean, torch.rsqrt(var + self.in_norm.eps)), folded
+
+    def _normalise(self, frames: Tensor) -> Tensor:
+        return self.in_norm(frames.flatten(0, 1)).view_as(frames)
+
+    def _score_layers(self, views: Tensor, kept: Tensor) -> Tensor:
+        """Steps 4 and 5: `(2, M, L, H)` and the dropout's `(M, H, L)` -> `(M, H, L)`."""
         hidden = torch.einsum("vmlh,hlk->vmhk", views, self.squeeze_weight) + self.squeeze_bias
         # The second linear is shared, so f(mean) + f(max) needs it once, with twice the bias.
         hidden = hidden.relu().sum(dim=0)  # (M, H, L // 2)
         logits = torch.einsum("mhk,hkl->mhl", hidden, self.expand_weight) + 2 * self.expand_bias
-        return self.dropout(logits.sigmoid())
-
-
-def _max_over_layers(heads: Tensor, scores: Tensor) -> Tensor:
-    """Step 6: `(M, L, H, d)` and `(M, H, L)` -> `(M, H, d)`.
-
-    Only the winning layers have a gradient, so the products of all layers are made outside
-    autograd and the winners alone again inside: one pass backward instead of three.
-    """
-    with torch.no_grad():
-        by_layer = scores.transpose(1, 2).unsqueeze(-1).contiguous()  # (M, L, H, 1)
-        winner = (heads * by_layer).max(dim=1).indices  # (M, H, d)
-    best = heads.gather(1, winner.unsqueeze(1)).squeeze(1)
-    return best * scores.gather(2, winner)
+        return logits.sigmoid() * kept
 
 
 def _check_layers(x: Tensor, num_layers: int, in_dim: int) -> None:
