@@ -94,7 +94,7 @@ class EntryReader:
             self._places[ark] = read_places(path) if path.is_file() else None
         return self._places[ark]
 
-    def _read_sums(self, entry: Entry, places: ShardPlaces, blocks: slice) -> np.ndarray:
+    def _read_sums(self, entry: Entry, places: ShardPlaces, blocks: slice) -> list[int]:
         number = bisect_left(places.offsets, entry.offset)
         if (number == len(places.offsets) or places.offsets[number] != entry.offset
                 or places.sizes[number] != entry.size):
@@ -102,7 +102,7 @@ class EntryReader:
                              f"{index_path(entry.ark)}; {how_to_mend(entry.ark.parent)}")
         at = places.sums_at + 4 * (places.first_blocks[number] + blocks.start)
         sums = self._files.read(index_path(entry.ark), 4 * (blocks.stop - blocks.start), at)
-        return np.frombuffer(sums, "<u4")
+        return np.frombuffer(sums, "<u4").tolist()
 
 
 def _find_bits(entry: Entry, first: int, count: int) -> tuple[slice, int]:

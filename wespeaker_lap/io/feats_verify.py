@@ -124,7 +124,7 @@ def _list_entries(number: int | None, ark: Path, shape: tuple[int, int], joined:
     numbers = [n for n, path in enumerate(joined.arks) if path == ark]
     rows = np.flatnonzero(np.isin(joined.ark_numbers, numbers)).tolist()
     rows.sort(key=lambda row: joined.offsets[row])
-    return [IndexedEntry(joined.utt(row), joined.offsets[row], 0, joined.num_frames[row], ())
+    return [IndexedEntry(joined.utt(row), joined.offsets[row], 0, joined.num_frames[row], [])
             for row in rows], False
 
 

@@ -38,7 +38,7 @@ class IndexedEntry(NamedTuple):
     offset: int  # its first byte in the ark
     size: int  # its bytes
     num_frames: int
-    sums: Sequence[int]  # of its blocks
+    sums: list[int]  # of its blocks
 
     @property
     def end(self) -> int:
@@ -66,9 +66,11 @@ def sum_blocks(data: bytes | memoryview) -> list[int]:
     return [crc32(view[at:at + BLOCK_BYTES]) for at in range(0, len(view), BLOCK_BYTES)]
 
 
-def find_bad_blocks(data: bytes | memoryview, sums: Sequence[int]) -> list[int]:
+def find_bad_blocks(data: bytes | memoryview, sums: list[int]) -> list[int]:
     """The numbers of those blocks that differ from their checksums, or that are not there."""
     found = sum_blocks(data)
+    if found == sums:
+        return []
     return [n for n, want in enumerate(sums) if n >= len(found) or found[n] != want]
 
 
