@@ -51,7 +51,9 @@ def verify_store(directory: str | Path) -> list[Finding]:
 
     Finds arks that are missing or cut short; changed bytes of an entry, its header or its name;
     entries that stand twice; an index, feats.scp and utt2num_frames that do not agree; and what an
-    interrupted run left behind. Takes the memory of the tables and of one shard's index.
+    interrupted run left behind. Not found is what no reader looks at: another kind of blank in
+    a table, another name of the folder that a store was written in. Takes the memory of the tables
+    and of one shard's index.
 
     Args:
         directory: the store's folder.

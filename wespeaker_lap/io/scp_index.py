@@ -69,7 +69,7 @@ class ScpIndex:
         self.offsets, self.ark_numbers = array.array("q"), array.array("i")
         for utt, entry in _stream_table(path):
             written, _, offset = entry.rpartition(":")
-            if written not in numbers or not offset.isdecimal():
+            if written not in numbers or not offset.isdecimal() or len(offset) > 18:
                 ark, _ = split_entry(path, utt, entry)
                 numbers[written] = len(self.arks)
                 self.arks.append(ark)
