@@ -87,12 +87,17 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path,
         with FeatureWriter(directory, identity, codec, number) as writer:
             _refill_shard(writer, frontend, data, shards[number])
     world.barrier()
-    if world.is_main and (found or bad):
-        for finding in found:
-            if finding.path.name.startswith("."):
-                finding.path.unlink(missing_ok=True)
-        index_store(directory, len(shards))
+    if world.is_main and found:
+        _tidy(directory, found, len(shards))
     return found
+
+
+def _tidy(directory: Path, found: list[Finding], num_shards: int) -> None:
+    """Remove what interrupted runs left, and write the joined tables again."""
+    for finding in found:
+        if finding.path.name.startswith("."):
+            finding.path.unlink(missing_ok=True)
+    index_store(directory, num_shards)
 
 
 def _choose_shards(directory: Path, shards: list[list[str]], found: list[Finding]) -> list[int]:
