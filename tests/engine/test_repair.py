@@ -91,7 +91,7 @@ def test_only_what_is_damaged_is_computed_again(frontend, data, damaged, caplog)
     change(ark, ark.stat().st_size // 2)
     lines, status = repair.check_feats(directory)
     assert status == 1 and len(lines) == 2 and lines[0].startswith(f"{ark}: ")
-    assert lines[1].startswith(f"{directory}: 1 findings; --repair")
+    assert lines[1].startswith(f"{directory}: 1 findings; mend it with")
     assert repair.check_feats(directory, frontend, data, programs.ALONE) == (
         [lines[0], f"{directory}: 1 findings, repaired"], 0)
     assert snapshot(directory) == before and verify_store(directory) == []

@@ -73,7 +73,7 @@ def test_a_read_that_the_system_cuts_in_pieces_goes_on(directory, monkeypatch):
 
 @pytest.mark.parametrize(("start", "count"), [(0, 8), (7, None), (-1, 2), (3, 0), (5, 3), (2, -1)])
 def test_a_crop_beyond_the_utterance_is_refused(directory, start, count):
-    with pytest.raises(ValueError, match="id1/b has 7 frames, asked for"):
+    with pytest.raises(ValueError, match="id1/b has 7 frames, no "):
         FeatureStore(directory).read("id1/b", start, count)
 
 
@@ -226,8 +226,8 @@ def test_an_ark_cut_anywhere_names_the_utterance_and_what_to_remove(directory):
     cuts = {*range(offset, offset + 300), (offset + len(whole)) // 2, len(whole) - 1}
     for cut in sorted(cuts):
         ark.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match=f"{last}.*; mend the store with 'wespeaker-lap "
-                                             f"verify-feats {directory} --repair'") as info:
+        with pytest.raises(ValueError, match=f"{last}.*; mend it with 'wespeaker-lap verify-feats "
+                                             f"{directory} --repair --data DATA'") as info:
             FeatureStore(directory).read(last)
         assert str(info.value).startswith(f"{ark}: ")
         np.testing.assert_array_equal(FeatureStore(directory)["id1/b"], FEATS["id1/b"])
@@ -240,7 +240,7 @@ def test_an_ark_of_another_extraction_is_refused(directory, tmp_path):
     codec = FeatureStore(directory).identity["codec"]
     write_store(tmp_path / "other", codec, other)
     shutil.copy(tmp_path / "other" / "feats.00000.ark", directory)
-    with pytest.raises(ValueError, match=r"00000.ark: id1/b at byte 6: .*; mend the store"):
+    with pytest.raises(ValueError, match=r"00000.ark: id1/b at byte 6: .*; mend it"):
         FeatureStore(directory).read("id1/b")
     swapped = {"float16": "float32", "float32": "float16"}[codec]
     write_store(tmp_path / "codec", swapped)

@@ -1,13 +1,17 @@
 """What crops read of a store, how every byte of them is checked, and where they are put."""
 
+import multiprocessing
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from small_store import FEATS, D, L, find_values, flip, make_feats, without_index, write_store
 
-from wespeaker_lap.io.feats import FeatureStore
+from wespeaker_lap.io.codecs import CODECS
+from wespeaker_lap.io.feats import FeatureStore, FeatureWriter, as_stored
+from wespeaker_lap.io.feats_verify import verify_store
 
 LONG = make_feats(40_000, 2)  # 18 blocks of 64 KiB and a part of one in float16
 BLOCK = 1 << 16
@@ -62,7 +66,7 @@ def test_a_changed_byte_of_a_crop_is_noticed_wherever_it_is(long_store, place):
     store = FeatureStore(long_store)
     for _ in range(2):  # what was not good is not taken for checked
         with pytest.raises(ValueError, match=r"00000.ark: long is not what was written, in the 64 "
-                                             r"KiB from byte \d+; mend the store with 'wesp"):
+                                             r"KiB from byte \d+; mend it with 'wesp"):
             store.read("long", crop.start, 5000)
     with pytest.raises(ValueError, match="long is not what was written"):
         store.read("long")
@@ -149,5 +153,62 @@ def test_features_are_read_into_an_array(directory, read_before):
     np.empty((6, L, D), np.float32), np.empty((7, L, D)), np.empty((7, D, L), np.float32),
     np.empty((14, L, D), np.float32)[::2], np.empty((7, D, L), np.float32).transpose(0, 2, 1)])
 def test_an_array_that_does_not_fit_is_refused(directory, out):
-    with pytest.raises(ValueError, match=r"want a contiguous float32 array of \(7, 3, 5\) to"):
+    with pytest.raises(ValueError, match=r"want out as contiguous float32 \(7, 3, 5\), got"):
         FeatureStore(directory).read("id1/b", out=out)
+
+
+def test_threads_read_the_same_store(long_store):
+    """Many at once from a store that nobody has read of: what is checked must not get mixed up."""
+    store, rng = FeatureStore(long_store), np.random.default_rng(0)
+    crops = [(int(start), int(count)) for start, count in
+             zip(rng.integers(0, 30_000, 200), rng.integers(1, 9000, 200), strict=True)]
+
+    def read(crop):
+        return np.array_equal(store.read("long", *crop), LONG[crop[0]:crop[0] + crop[1]])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, crops))
+    flip(long_store / "feats.00000.ark", find_values(long_store / "feats.00000.ark", LONG[39_900:]))
+    with ThreadPoolExecutor(8) as pool, pytest.raises(ValueError, match="not what was written"):
+        list(pool.map(read, [(39_000 + n, 1000 - n) for n in range(50)]))
+
+
+def _read_and_spoil(store, ark):
+    store.read("long", 0, 20_000)
+    flip(ark, find_values(ark, LONG[10_000:10_100]))
+
+
+def test_forked_processes_share_what_was_checked(long_store):
+    ark = long_store / "feats.00000.ark"
+    store = FeatureStore(long_store)
+    worker = multiprocessing.get_context("fork").Process(target=_read_and_spoil, args=(store, ark))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert (store.read("long", 9_000, 2_000) != LONG[9_000:11_000]).sum() == 1
+    with pytest.raises(ValueError, match="long is not what was written"):
+        FeatureStore(long_store).read("long", 9_000, 2_000)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_comes_back_and_is_checked(tmp_path, codec):
+    """To the codec's own rounding, whole and in crops; what a model sees of a file is the same."""
+    feats = np.random.default_rng(0).standard_normal((5000, 3, 16)).astype(np.float32)
+    with FeatureWriter(tmp_path, {"num_layers": 3, "dim": 16}, codec) as writer:
+        writer.write("a", feats[:3])
+        writer.write("b", feats)
+    store, ark = FeatureStore(tmp_path), tmp_path / "feats.00000.ark"
+    whole = store["b"]
+    np.testing.assert_allclose(whole, feats, atol={"float32": 0, "float16": 0.002}.get(codec, 0.1))
+    np.testing.assert_array_equal(as_stored(codec, feats), whole)
+    sizes = {"float32": 4 * 48, "float16": 2 * 48}
+    assert store.frame_bytes == sizes.get(codec, store.frame_bytes)
+    for start, count in ((0, 1), (1234, 777), (4999, 1)):
+        for reader in (store, FeatureStore(tmp_path)):
+            np.testing.assert_array_equal(reader.read("b", start, count), whole[start:][:count])
+    assert verify_store(tmp_path) == []
+    flip(ark, ark.stat().st_size - 3000 * store.frame_bytes // 2)
+    assert [(finding.shard, finding.utt) for finding in verify_store(tmp_path)] == [(0, "b")]
+    with pytest.raises(ValueError, match="b is not what was written"):
+        FeatureStore(tmp_path).read("b")
+    np.testing.assert_array_equal(FeatureStore(tmp_path)["a"], as_stored(codec, feats[:3]))

@@ -92,7 +92,8 @@ def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, 
         raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
     num_frames = {utt: frontend.num_frames(round(seconds * frontend.sample_rate))
                   for utt, seconds in data.durations.items()}
-    return {utt: entry_bytes(codec, (count, frontend.num_layers, frontend.dim))
+    # What is too short for a frame is refused when it is encoded.
+    return {utt: entry_bytes(codec, (max(1, count), frontend.num_layers, frontend.dim))
             for utt, count in num_frames.items()}
 
 

@@ -19,7 +19,7 @@ from wespeaker_lap.io.feats import FeatureWriter, index_store, shard_done, start
 from wespeaker_lap.io.feats_verify import Finding, find_damage, verify_store
 from wespeaker_lap.io.feats_writer import shard_path
 from wespeaker_lap.io.identity import read_identity
-from wespeaker_lap.io.shard_index import IndexedEntry, index_path, read_index
+from wespeaker_lap.io.shard_index import IndexedEntry, how_to_mend, index_path, read_index
 
 
 def check_feats(directory: str | Path, frontend: FrozenSSL | None = None,
@@ -46,8 +46,7 @@ def check_feats(directory: str | Path, frontend: FrozenSSL | None = None,
     if not found:
         return [f"{directory}: all as it was written"], 0
     if frontend is None:
-        return [*lines, f"{directory}: {len(found)} findings; --repair with the data directory "
-                        f"computes again what is damaged"], 1
+        return [*lines, f"{directory}: {len(found)} findings; {how_to_mend(directory)}"], 1
     return [*lines, f"{directory}: {len(found)} findings, repaired"], 0
 
 
@@ -55,9 +54,10 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path,
                  world: World) -> list[Finding]:
     """Write the damaged shards of a store again: good entries copied, the others computed.
 
-    An entry is computed in the batch that extraction computed it in, so on the same kind of machine
-    the store becomes, byte for byte, what an undisturbed extraction would have written. A shard
-    without a readable index is computed as a whole, because nothing vouches for its bytes.
+    An entry is computed in the batch that extraction computed it in, so the store becomes what an
+    undisturbed extraction would have written: byte for byte, on the same kind of machine with the
+    same number of threads in a process; to rounding elsewhere. A shard without a readable index is
+    computed as a whole, because nothing vouches for its bytes.
 
     Args:
         frontend: the encoder, on the world's device.

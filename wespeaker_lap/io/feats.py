@@ -42,11 +42,16 @@ class FeatureStore:
     """Read a store: whole utterances, or crops at the cost of the crop's bytes.
 
     Every byte is checked against its checksum when it is first read in a process; forked workers
-    share what was checked. Safe under forked and spawned workers; a spawned one loads the tables
-    anew. An ark is looked for beside feats.scp first, so a store may be moved.
+    share what was checked. Safe under threads, forked and spawned workers; a spawned one loads the
+    tables anew. An ark is looked for beside feats.scp first, so a store may be moved.
 
     Args:
         directory: the folder.
+
+    Attributes:
+        identity: what feats.json says.
+        codec, num_layers, dim: of them, what the entries are.
+        frame_bytes: bytes of a frame on disk.
 
     Raises:
         FileNotFoundError, ValueError: it is no whole store; says what is missing.
@@ -60,6 +65,9 @@ class FeatureStore:
         if not (self.directory / "feats.scp").is_file():
             raise FileNotFoundError(f"{self.directory}/feats.scp: no such file: the extraction was "
                                     f"not finished; run stage 2 again, it goes on where it stopped")
+        one, two = (sum(size for _, size in crop_spans(self.codec, self._shape(2), 0, count))
+                    for count in (1, 2))
+        self.frame_bytes = two - one
         self._index = ScpIndex(directory)
         self._first_blocks, num_blocks = self._number_blocks()
         self._reader = EntryReader(num_blocks)
@@ -128,10 +136,7 @@ class FeatureStore:
         total = self._index.num_frames[row]
         count = total - start if num_frames is None else num_frames
         if start < 0 or count < 1 or start + count > total:
-            raise ValueError(f"{self.directory}: {utt} has {total} frames, asked for {count} "
-                             f"from frame {start}")
-        if out is not None:
-            _check_out(out, self._shape(count))
+            raise ValueError(f"{self.directory}: {utt} has {total} frames, no {count} from {start}")
         shape = self._shape(total)
         entry = Entry(utt, self._index.arks[self._index.ark_numbers[row]],
                       self._index.offsets[row], entry_bytes(self.codec, shape),
@@ -151,12 +156,6 @@ class FeatureStore:
             raise ValueError(f"{entry.ark}: {entry.utt} at byte {entry.offset}: {error}; "
                              f"{how_to_mend(self.directory)}") from error
         return self._reader.read_checked(entry, first, count)
-
-
-def _check_out(out: np.ndarray, shape: tuple[int, int, int]) -> None:
-    if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-        raise ValueError(f"want a contiguous float32 array of {shape} to write to, got "
-                         f"{out.dtype} of {out.shape}")
 
 
 def as_stored(codec: str, feats: np.ndarray) -> np.ndarray:

@@ -49,8 +49,8 @@ class OpenFiles:
         file = self._files.get(path)
         if file is None:
             if len(self._files) >= self.limit:
-                oldest, *_ = self._files
-                self._files.pop(oldest, None)
+                for oldest in [*self._files][:1]:  # of a copy: other threads open files too
+                    self._files.pop(oldest, None)
             file = self._files[path] = _Descriptor(path)
         return file
 

@@ -5,7 +5,6 @@ looks something up in one gets a copy of its own: each look-up counts a referenc
 """
 
 import array
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,10 +97,11 @@ class ScpIndex:
         place = -1
         for place, (utt, text) in enumerate(_stream_table(path)):
             row = place if place < len(self) and self.utt(place) == utt else self.find(utt)
-            if row < 0 or counts[row] >= 0 or not text.isdecimal() or int(text) > sys.maxsize:
+            count = int(text) if text.isdecimal() and len(text) < 19 else 0
+            if row < 0 or counts[row] >= 0 or count < 1:
                 place = -1
                 break
-            counts[row] = int(text)
+            counts[row] = count
         if place + 1 != len(self):
             raise ValueError(f"{self.directory}: feats.scp and utt2num_frames name different "
                              f"utterances, or a number of frames is none; remove both and run "

@@ -81,7 +81,7 @@ def index_path(ark: Path) -> Path:
 
 def how_to_mend(directory: Path) -> str:
     """What to do with a store of which a file is damaged."""
-    return f"mend the store with 'wespeaker-lap verify-feats {directory} --repair'"
+    return f"mend it with 'wespeaker-lap verify-feats {directory} --repair --data DATA'"
 
 
 def write_index(path: Path, shape: tuple[int, int], entries: Sequence[IndexedEntry]) -> None:
