@@ -70,6 +70,7 @@ def compare_crops(folder: Path, codec: str, num_runs: int) -> None:
     entries, out = read_table(directory / "feats.scp"), np.empty((CROP, *SHAPE[1:]), np.float32)
     frame_values = SHAPE[1] * SHAPE[2]
 
+    # As many values as a crop has: int8 entries stand in another order, at the same cost.
     def load(utt: str, start: int) -> np.ndarray:
         whole = kaldiio.load_mat(entries[utt]).reshape(-1)
         return whole[start * frame_values:(start + CROP) * frame_values]

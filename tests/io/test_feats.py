@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_store import FEATS, FRAMES, IDENTITY, D, L, make_feats, write_store
 
+from wespeaker_lap.io import feats_writer
 from wespeaker_lap.io.feats import (
     FeatureStore,
     FeatureWriter,
@@ -209,6 +210,19 @@ def test_shards_are_finished_one_by_one_and_joined(tmp_path):
     assert list(store) == sorted(FRAMES)
     for utt, feats in FEATS.items():
         np.testing.assert_array_equal(store[utt], feats)
+
+
+def test_a_shard_that_is_written_again_is_not_done_before_its_end(tmp_path, monkeypatch):
+    """Its old table must not vouch for a new ark."""
+    write_shard(tmp_path, 0, FEATS)
+
+    def die(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(feats_writer, "write_index", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        write_shard(tmp_path, 0, {"é": FEATS["é"]})
+    assert not shard_done(tmp_path, 0)
 
 
 def test_an_utterance_in_two_shards_is_named(tmp_path):
