@@ -46,6 +46,7 @@ setup(
         "matplotlib>=3.8",
         "tensorboard>=2.14",
         "tqdm>=4.66",
+        "isal>=1.6",
     ],
     extras_require={
         "hub": HUB,  # models and encoders by hub id

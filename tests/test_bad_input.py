@@ -198,10 +198,10 @@ def test_a_truncated_ark_of_features(lap, tiny_system, copied, tmp_path):
     shutil.rmtree(copied / "embeddings" / "test")
     done = lap("extract-embeddings", copied, tiny_system.data("test"), "--feats", feats,
                "--device", "cpu")
-    assert_refused(done, f"{ark}: cut short in the middle of ", f"remove {feats}/feats.00000.scp "
-                   f"and {feats}/feats.scp and run stage 2 again")
+    assert_refused(done, f"{ark}: cut short in the middle of ",
+                   f"mend it with 'wespeaker-lap verify-feats {feats} --repair --data DATA'")
     assert not (copied / "embeddings" / "test").exists()
-    # And what the message says to do mends it.
+    # Without these the shard is extracted again, too.
     for name in ("feats.00000.scp", "feats.scp"):
         (feats / name).unlink()
     done = lap("extract-feats", tiny_system.data("test"), "--out", feats, "--device", "cpu")

@@ -57,8 +57,9 @@ def test_a_disk_that_is_full(tmp_path, name, write):
     assert (tmp_path / name).is_file()
 
 
-@pytest.mark.parametrize("file", ["feats.json", "feats.00000.ark", "feats.00000.num_frames",
-                                  "feats.00000.scp", "utt2num_frames", "feats.scp"])
+@pytest.mark.parametrize("file", ["feats.json", "feats.00000.ark", "feats.00000.idx",
+                                  "feats.00000.num_frames", "feats.00000.scp", "utt2num_frames",
+                                  "feats.scp"])
 def test_a_disk_that_fills_up_while_features_are_written(lap, data, tiny_system, file):
     assert lap("audit-data", data).code == 0
     extract = ("extract-feats", data, "--out", data / "feats", "--device", "cpu")

@@ -117,6 +117,15 @@ def extract_set(data: Path, directory: Path, shard_bytes: int) -> None:
         extract.extract_feats(frontend, load_data_dir(data), directory, "float16", world)
 
 
+def repair_set(data: Path, directory: Path, shard_bytes: int) -> None:
+    """Repair a store of small shards."""
+    from wespeaker_lap.engine.repair import repair_feats
+    extract.MIN_SHARD_BYTES = shard_bytes
+    with join_world("cpu") as world:
+        frontend = FrozenSSL.load("wavlm_tiny")
+        repair_feats(frontend, load_data_dir(data), directory, world)
+
+
 def sync_batch_norm(inputs_path: Path, out_dir: Path) -> None:
     """Two steps of batch norm on this process's half of each batch; writes all that came out."""
     with join_world("cpu") as world:

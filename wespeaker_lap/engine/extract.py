@@ -15,7 +15,8 @@ from wespeaker_lap.data.datadir import DataDir, data_hash
 from wespeaker_lap.engine.dist import World
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
-from wespeaker_lap.io.feats import CODECS, FeatureWriter, index_store, shard_done, start_store
+from wespeaker_lap.io.codecs import entry_bytes
+from wespeaker_lap.io.feats import FeatureWriter, index_store, shard_done, start_store
 
 MIN_SHARD_BYTES, MAX_SHARD_BYTES = 32 << 20, 4 << 30
 BATCH_SECONDS = 30.0  # audio in one forward pass, padding included
@@ -32,7 +33,7 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
         frontend: the encoder, on the world's device.
         data: an audited data directory (durations known).
         directory: of the store.
-        codec: see `io.feats.CODECS`.
+        codec: see `io.codecs.CODECS`.
         world: this process among all.
 
     Raises:
@@ -82,16 +83,18 @@ def make_identity(frontend: FrozenSSL, data: DataDir) -> dict:
 
 
 def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, int]:
-    """Bytes of every utterance's features.
+    """Bytes of every utterance's entry.
 
     Raises:
         ValueError: no durations.
     """
     if not data.durations:
         raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
-    frame_bytes = frontend.num_layers * frontend.dim * CODECS[codec].itemsize
-    return {utt: frame_bytes * frontend.num_frames(round(seconds * frontend.sample_rate))
-            for utt, seconds in data.durations.items()}
+    num_frames = {utt: frontend.num_frames(round(seconds * frontend.sample_rate))
+                  for utt, seconds in data.durations.items()}
+    # What is too short for a frame is refused when it is encoded.
+    return {utt: entry_bytes(codec, (max(1, count), frontend.num_layers, frontend.dim))
+            for utt, count in num_frames.items()}
 
 
 def plan_shards(sizes: dict[str, int]) -> list[list[str]]:
@@ -130,13 +133,18 @@ def check_disk(directory: Path, num_bytes: int) -> None:
 
 def _fill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
                 utts: Sequence[str], progress: tqdm) -> None:
-    # What is longer than the frontend's window goes through alone, see `encode_batch`.
-    batches = make_batches({utt: data.durations[utt] for utt in utts},
-                           min(BATCH_SECONDS, frontend.max_seconds))
+    batches = plan_batches(frontend, data, utts)
     for batch, waves in read_ahead(batches, data, frontend.sample_rate):
         for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
             writer.write(utt, feats)
         progress.update(sum(data.durations[utt] for utt in batch) / 3600)
+
+
+def plan_batches(frontend: FrozenSSL, data: DataDir, utts: Sequence[str]) -> list[list[str]]:
+    """The batches of a shard, in the order of its entries; a function of the data alone."""
+    # What is longer than the frontend's window goes through alone, see `encode_batch`.
+    return make_batches({utt: data.durations[utt] for utt in utts},
+                        min(BATCH_SECONDS, frontend.max_seconds))
 
 
 def make_batches(durations: dict[str, float],

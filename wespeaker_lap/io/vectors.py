@@ -104,7 +104,7 @@ def split_entry(scp_path: Path, utt: str, entry: str) -> tuple[Path, int]:
         ValueError: the entry has no offset (or is a pipe), or the file is in neither place.
     """
     written, _, offset = entry.rpartition(":")
-    if not written or not offset.isdigit():
+    if not written or not offset.isdecimal() or len(offset) > 18:
         raise ValueError(f"{scp_path}: {utt}: expected 'ark:offset', got {entry!r}")
     beside = scp_path.parent / os.path.basename(written)
     for path in (beside, Path(written)):

@@ -15,7 +15,7 @@ from wespeaker_lap.engine.embed import load_net
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import load_facts
-from wespeaker_lap.io.feats import CODECS
+from wespeaker_lap.io.feats import as_stored
 from wespeaker_lap.io.identity import check_compatible
 
 
@@ -68,7 +68,7 @@ class SpeakerModel:
     def _embed_samples(self, samples: np.ndarray) -> np.ndarray:
         device = next(self.net.parameters()).device
         feats = self.frontend.encode(torch.from_numpy(samples).to(device)).float()  # (T, L, D)
-        stored = feats.cpu().numpy().astype(CODECS[self.codec]).astype(np.float32)
+        stored = as_stored(self.codec, feats.cpu().numpy())
         return self.net(torch.from_numpy(stored)[None].to(device))[0].cpu().numpy()
 
     def similarity(self, a: str | Path | np.ndarray, b: str | Path | np.ndarray) -> float:
