@@ -201,12 +201,16 @@ def test_a_truncated_ark_of_features(lap, tiny_system, copied, tmp_path):
     assert_refused(done, f"{ark}: cut short in the middle of ",
                    f"mend it with 'wespeaker-lap verify-feats {feats} --repair --data DATA'")
     assert not (copied / "embeddings" / "test").exists()
-    # Without these the shard is extracted again, too.
-    for name in ("feats.00000.scp", "feats.scp"):
-        (feats / name).unlink()
-    done = lap("extract-feats", tiny_system.data("test"), "--out", feats, "--device", "cpu")
-    assert done.code == 0
+    done = lap("verify-feats", feats)
+    assert done.code == 1 and "1 findings; mend it with" in done.out and str(ark) in done.out
+    done = lap("verify-feats", feats, "--repair")
+    assert_refused(done, "--repair and --data go together; give both or neither")
+    done = lap("verify-feats", feats, "--repair", "--data", tiny_system.data("test"), "--device",
+               "cpu")
+    assert done.code == 0 and f"{feats}: 1 findings, repaired" in done.out
     assert ark.read_bytes() == (tiny_system.feats("test") / ark.name).read_bytes()
+    done = lap("verify-feats", feats)
+    assert (done.code, done.out) == (0, f"{feats}: all as it was written\n")
 
 
 def test_a_truncated_ark_of_embeddings(lap, tiny_system, copied):

@@ -40,4 +40,30 @@ def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature
         extract.extract_feats(frontend, loaded, out, settings.features.codec, world)
 
 
-VERBS = (show_config, plan, extract_feats)
+def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
+                 repair: Annotated[bool, typer.Option("--repair", help="recompute what is "
+                                                      "broken")] = False,
+                 data: Annotated[Path | None, typer.Option(
+                     help="with --repair: the data directory of the store")] = None,
+                 config: ConfigOption = None, overrides: SetOption = None,
+                 device: DeviceOption = "auto") -> None:
+    """Look at every byte of a feature store; exit code 1 where something is broken and stays so."""
+    from wespeaker_lap import build
+    from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.datadir import load_data_dir
+    from wespeaker_lap.engine import dist
+    from wespeaker_lap.engine.repair import check_feats
+    if repair != (data is not None):
+        raise ValueError("--repair and --data go together; give both or neither")
+    if data is None:
+        lines, status = check_feats(feats)
+    else:
+        settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
+        with dist.join_world(device) as world:
+            frontend = build.build_frontend(settings.frontend).to(world.device)
+            lines, status = check_feats(feats, frontend, loaded, world)
+    print(*lines, sep="\n")
+    raise typer.Exit(status)
+
+
+VERBS = (show_config, plan, extract_feats, verify_feats)

@@ -21,6 +21,7 @@ MAX_AHEAD_BYTES = 2 << 30  # of batches made ahead
 MAX_AHEAD = 4  # batches
 
 Key = tuple[int, int]  # (epoch, index)
+_Pending = tuple[torch.Tensor, list]  # a batch's memory, and its parts or their futures
 
 
 class Source(Protocol):
@@ -83,7 +84,7 @@ class BatchLoader:
         size = 4 * batch_size * int(np.prod(self.source.shape))
         return max(1, min(MAX_AHEAD, MAX_AHEAD_BYTES // size))
 
-    def _start(self, keys: Sequence[Key], pool: ThreadPoolExecutor | None) -> "_Pending":
+    def _start(self, keys: Sequence[Key], pool: ThreadPoolExecutor | None) -> _Pending:
         feats = torch.empty(len(keys), *self.source.shape, pin_memory=self.pin)
         rows = feats.numpy()
 
@@ -96,7 +97,7 @@ class BatchLoader:
         return feats, [pool.submit(fill, range(first, len(keys), self.num_threads))
                        for first in range(min(self.num_threads, len(keys)))]
 
-    def _join(self, pending: "_Pending") -> Batch:
+    def _join(self, pending: _Pending) -> Batch:
         feats, parts = pending
         done = [part.result() if isinstance(part, Future) else part for part in parts]
         filled = [done[number % len(done)][number // len(done)] for number in range(len(feats))]
@@ -104,5 +105,3 @@ class BatchLoader:
         return Batch(list(utts), feats, torch.tensor(speakers),
                      sum(num_frames) * self.source.frame_bytes)
 
-
-_Pending = tuple[torch.Tensor, list]
