@@ -68,7 +68,7 @@ prepare() {
 run_stages() {
     parse_options "$@"
     . "$TOOLS/env.sh"
-    local CONFIG=(--config "$config") ITEM SET ENCODER
+    local CONFIG=(--config "$config") ITEM SET ENCODER ROLE
     for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
     # A mistake in the configuration ends the recipe here, before any work.
     ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
@@ -82,8 +82,8 @@ run_stages() {
     ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
-    [ "$dry_run" = false ] ||
-        "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" "${CONFIG[@]}" | sed 's/^/# /'
+    [ "$dry_run" = false ] || "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" \
+        --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
 
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
@@ -96,9 +96,9 @@ run_stages() {
         done
     fi
     if stage 2 "layer features"; then
-        for SET in "${ALL[@]}"; do
+        for SET in "${ALL[@]}"; do ROLE=; [ "$SET" != "$train_set" ] || ROLE=--training
             launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
-                "${CONFIG[@]}" --device "$device"
+                "${CONFIG[@]}" $ROLE --device "$device"
         done
     fi
     if stage 3 "train"; then

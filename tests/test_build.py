@@ -1,5 +1,7 @@
 """Configuration and facts of the data to objects."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -61,6 +63,27 @@ def test_the_filter_banks_take_theirs():
     identity = frontend.identity()
     assert (identity["encoder"], identity["dim"], identity["mean_norm"]) == ("fbank", 40, False)
     assert frontend(torch.zeros(1, 720))[0].shape == (1, 3, 1, 40)
+
+
+def test_the_features_section_chooses_layers_and_frames():
+    config = load_config(overrides=["features.layer_stride=3", "features.frame_stride=2"])
+    frontend = build.build_frontend(config.frontend, config.features)
+    assert (frontend.layers, frontend.frame_shift) == ([0, 3, 6], 640)
+    assert frontend(torch.randn(1, 16000))[0].shape == (1, 24, 3, 192)
+    config = load_config(overrides=["features.layers=[1, 5]"])
+    assert build.build_frontend(config.frontend, config.features).layers == [1, 5]
+    plain = build.build_frontend(config.frontend, load_config().features)
+    assert type(plain) is type(build.build_frontend(config.frontend))
+
+
+def test_segments_are_counted_in_stored_frames():
+    config = load_config(overrides=["features.segments={num: 2, seconds: 1.5, seed: 9}",
+                                    "features.frame_stride=3"]).features
+    frontend = SimpleNamespace(sample_rate=16000, frame_shift=960)
+    segments = build.build_segments(config, frontend, True)
+    assert (segments.num, segments.num_frames, segments.seed) == (2, 25, 9)
+    assert build.build_segments(config, frontend, False) is None
+    assert build.build_segments(load_config().features, frontend, True) is None
 
 
 @pytest.mark.parametrize("name", ["Fbank", "fbanks"])

@@ -80,7 +80,14 @@ def test_it_is_frozen():
     ("train.lr=0", "train.lr: Input should be greater than 0 (got 0)"),
     ("train.lr=.inf", "train.lr: Input should be a finite number (got inf)"),
     ("train.lr=", "train.lr: Input should be a valid number (got None)"),
-    ("features.codec=int3", "features.codec: Input should be 'float16' or 'float32' (got 'int3')"),
+    ("features.codec=int3", "features.codec: Input should be 'float16', 'float32' or 'int8' (got"),
+    ("features.layers=[]", "features.layers: Tuple should have at least 1 item"),
+    ("features.layers=[0, -1]", "features.layers.1: Input should be greater than or equal to 0"),
+    ("features.layers=[0, 4, 4]", "features: want layers in rising order, got [0, 4, 4]"),
+    ("features={layers: [0], layer_stride: 2}", "layers and layer_stride both choose layers; keep"),
+    ("features.frame_stride=0", "features.frame_stride: Input should be greater than or equal"),
+    ("features.segments.number=3", "features.segments.number: unknown key; did you mean 'num'?"),
+    ("features.segments.seconds=0", "features.segments.seconds: Input should be greater than 0"),
     ("model.layer_pool.name=lapp", "model.layer_pool: Input tag 'lapp'"),
     ("train=3", "train: Input should be a valid dictionary"),
 ])
@@ -89,6 +96,28 @@ def test_a_mistake_is_named_with_what_may_have_been_meant(override, complaint):
         load_config(overrides=[override])
     first, line = str(info.value).split("\n")
     assert first == "the configuration: 1 mistake(s)" and complaint in line
+
+
+def test_a_part_of_the_features_is_chosen(tmp_path):
+    features = load_config().features
+    assert (features.layers, features.layer_stride, features.frame_stride) == (None, 1, 1)
+    assert features.segments is None
+    path = write(tmp_path / "a.yaml", "features: {codec: int8, layers: [0, 4, 8], frame_stride: 2,"
+                                      " segments: {seconds: 3}}\n")
+    config = load_config(path)
+    assert config.features.model_dump() == {
+        "codec": "int8", "layers": (0, 4, 8), "layer_stride": 1, "frame_stride": 2,
+        "segments": {"num": 3, "seconds": 3.0, "seed": 0}}
+    assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
+
+
+def test_a_section_that_is_off_is_switched_on(tmp_path):
+    path = write(tmp_path / "a.yaml", dump_config(Config()))
+    segments = load_config(path, ["features.segments.num=2"]).features.segments
+    assert (segments.num, segments.seconds) == (2, 4.0)
+    assert load_config(path, ["features.segments={}"]).features.segments.num == 3
+    assert load_config(path, ["features.segments.num=2", "features.segments="]
+                       ).features.segments is None
 
 
 def test_weighted_sum_has_no_heads():

@@ -3,7 +3,9 @@
 from torch import nn
 
 from wespeaker_lap import config as cfg
+from wespeaker_lap.data.segments import Segments
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
+from wespeaker_lap.frontends.selection import Selection, select
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.losses.margin import AAMSoftmax
 from wespeaker_lap.models.layer_pool import LAP, WeightedSum
@@ -14,11 +16,37 @@ LAYER_POOLS = {"weighted_sum": WeightedSum, "lap": LAP}
 TIME_POOLS = {"stats": StatsPool, "astp": ASTP}
 
 
-def build_frontend(config: cfg.Frontend) -> FrozenSSL | FbankLayer:
-    """Load the frozen encoder, or make the filter banks that stand in its place."""
+def build_frontend(config: cfg.Frontend, features: cfg.Features | None = None,
+                   ) -> FrozenSSL | FbankLayer | Selection:
+    """Load the frozen encoder, or make the filter banks that stand in its place.
+
+    Args:
+        config: the frontend section.
+        features: the features section: which layers and frames are kept; None for all.
+    """
     if isinstance(config, cfg.FbankFrontend):
-        return FbankLayer(Fbank(**_options(config)))
-    return FrozenSSL.load(config.name, **_options(config))
+        frontend = FbankLayer(Fbank(**_options(config)))
+    else:
+        frontend = FrozenSSL.load(config.name, **_options(config))
+    if features is None:
+        return frontend
+    return select(frontend, features.layers, features.layer_stride, features.frame_stride)
+
+
+def build_segments(config: cfg.Features, frontend: FrozenSSL | FbankLayer | Selection,
+                   is_training: bool) -> Segments | None:
+    """The segments that are stored of a set's utterances; None: whole utterances.
+
+    Args:
+        config: the features section.
+        frontend: what computes the features.
+        is_training: whether the set is trained on; others are stored whole.
+    """
+    chosen = config.segments
+    if chosen is None or not is_training:
+        return None
+    rate = frontend.sample_rate / frontend.frame_shift  # frames a second
+    return Segments(chosen.num, max(1, round(chosen.seconds * rate)), chosen.seed)
 
 
 def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:

@@ -3,34 +3,23 @@
 What can be read from the data (speakers, layers, dimensions, steps) is not in here.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
+    NonNegativeInt,
     Tag,
-    ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
-from wespeaker_lap.io.yamlfile import parse_yaml, read_yaml
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False,
-                              protected_namespaces=())
-
-
-Settings = TypeVar("Settings", bound=Section)
+from wespeaker_lap.io.settings import Section, load_settings
 
 
 class EncoderFrontend(Section):
@@ -62,10 +51,30 @@ Frontend = Annotated[
     Discriminator(_kind_of_frontend)]
 
 
-class Features(Section):
-    """How the hidden states are stored."""
+class Segments(Section):
+    """Random segments of every training utterance, stored in place of the whole one."""
 
-    codec: Literal["float16", "float32"] = "float16"
+    num: int = Field(3, ge=1)
+    seconds: float = Field(4.0, gt=0)  # of each; utterances of at most num * seconds stay whole
+    seed: int = Field(0, ge=0)  # of their places; not the training's, so that seeds share a store
+
+
+class Features(Section):
+    """Which hidden states are stored, and how."""
+
+    codec: Literal["float16", "float32", "int8"] = "float16"
+    layers: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)  # None: all
+    layer_stride: int = Field(1, ge=1)  # every n-th layer, from the last one downwards
+    frame_stride: int = Field(1, ge=1)  # every n-th frame
+    segments: Segments | None = None  # of the training set alone
+
+    @model_validator(mode="after")
+    def _layers_are_chosen_once(self) -> Self:
+        if self.layers is not None and self.layer_stride != 1:
+            raise ValueError("layers and layer_stride both choose layers; keep one")
+        if self.layers is not None and any(a >= b for a, b in pairwise(self.layers)):
+            raise ValueError(f"want layers in rising order, got {list(self.layers)}")
+        return self
 
 
 class LapPool(Section):
@@ -192,41 +201,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     >>> load_config(overrides=["train.epochs=3", "layer_aggregation=superb"]).train.epochs
     3
     """
-    return load_settings(Config, path, overrides, ALIASES)
-
-
-def load_settings(model: type[Settings], path: str | Path | None, overrides: Sequence[str],
-                  aliases: Mapping[str, str] | None = None) -> Settings:
-    """Read a YAML file and apply overrides.
-
-    Args:
-        model: what to make of it.
-        path: the file; None for the defaults.
-        overrides: `section.key=value` items, the value as YAML.
-        aliases: other names of places, at the top level.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: all complaints at once: unknown keys with what may have been meant, wrong
-            types, values out of range, YAML that does not parse (with its line).
-    """
-    source, aliases = str(path) if path else "the configuration", aliases or {}
-    tree: dict[str, Any] = read_yaml(Path(path)) if path else {}
-    for alias, place in aliases.items():
-        if alias in tree:
-            _put(tree, place, tree.pop(alias), f"{source}: {alias}", is_new=True)
-    for item in overrides:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ValueError(f"override {item!r}: expected section.key=value")
-        first, dot, rest = key.partition(".")
-        _put(tree, aliases.get(first, first) + dot + rest,
-             parse_yaml(value, f"override {item!r}"), f"override {item!r}")
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        lines = "\n  ".join(_explain(problem, model) for problem in error.errors())
-        raise ValueError(f"{source}: {error.error_count()} mistake(s)\n  {lines}") from None
+    return load_settings(Config, path, overrides, ALIASES, ALIAS_VALUES)
 
 
 def dump_config(config: Section) -> str:
@@ -249,49 +224,3 @@ def get_value(config: Section, dotted: str) -> Any:
             raise ValueError(f"no value {dotted!r} in the configuration")
         value = value[part]
     return value
-
-
-def _put(tree: dict[str, Any], dotted: str, value: Any, source: str, is_new: bool = False) -> None:
-    """Set tree[a][b][c] for 'a.b.c'; `is_new`: it must not be there yet."""
-    *sections, key = dotted.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"{source}: {section} is a value, not a section")
-    if is_new and key in tree:
-        raise ValueError(f"{source} is another name of {dotted}, which is given too; keep one")
-    names = ALIAS_VALUES.get(dotted, {})
-    tree[key] = names.get(value, value) if isinstance(value, str) else value
-
-
-def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One pydantic complaint as a line: where, what, what to do."""
-    place = [str(part) for part in problem["loc"]]
-    where = ".".join(place) or "top level"
-    if problem["type"] != "extra_forbidden":
-        got = problem.get("input")
-        shown = "" if isinstance(got, dict) else f" (got {got!r})"
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
-    known = _known_keys(model, place[:-1])
-    close = difflib.get_close_matches(place[-1], known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"{where}: unknown key; {hint}"
-
-
-def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """The keys of the section that a pydantic location leads to, through unions by name."""
-    for part in place:
-        if part not in model.model_fields:
-            # A union's member is named in the location by its discriminator.
-            continue
-        members = _sections(model.model_fields[part].annotation)
-        named = [m for m in members if "name" in m.model_fields
-                 and m.model_fields["name"].default in place]
-        model = (named or members or [model])[0]
-    return list(model.model_fields)
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for part in getattr(annotation, "__args__", ()) for m in _sections(part)]

@@ -1,6 +1,7 @@
 """What a run will need: sizes and times by hand, and what is not there yet."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,39 @@ def test_float32_takes_twice_as_much(folders, monkeypatch):
     lines = plan.describe_plan(load_config(overrides=["features.codec=float32"]), folders)
     size = (149_999 + 29_999) * 7 * 192 * 4 / 1e9
     assert any(f"{size:.2f} GB" in line for line in lines)
+
+
+def test_layers_and_frames_that_are_left_out(folders, monkeypatch):
+    """Layers 2 and 6; of 149,999 and 29,999 frames every second one; 9 bytes for 8 in int8."""
+    monkeypatch.setattr(plan, "time_encoder", lambda frontend: 90.0)
+    knobs = ["features.layer_stride=4", "features.frame_stride=2", "features.codec=int8"]
+    lines = plan.describe_plan(load_config(overrides=knobs), folders)
+    size = (75_000 + 15_000) * 2 * 192 * 9 / 8 / 1e9
+    assert any(line.startswith(str(folders[0])) and f"; features {size:.2f} GB, about" in line
+               for line in lines)
+    stored = next(line for line in lines if line.startswith("features: "))
+    # 25 frames a second, 2 x 192 numbers each: 10,800 bytes
+    assert stored == "features: layers 2, 6; 25 frames a second; int8: 0.01 MB a second of audio"
+
+
+def test_segments_are_of_training_sets_alone(folders, monkeypatch):
+    """Three segments of 200 s of each of the two, which are 3000 s and 600 s long."""
+    monkeypatch.setattr(plan, "time_encoder", lambda frontend: 90.0)
+    config = load_config(overrides=["features.segments={num: 3, seconds: 200}"])
+    whole = (149_999 + 29_999) * 7 * 192 * 2 / 1e9
+    parts = (30_000 + 29_999) * 7 * 192 * 2 / 1e9
+    for training, expected in (((), f"features {whole:.2f} GB, about"),
+                               (folders[:1], f"features {parts:.2f} GB (of 3 segments of each "
+                                             f"utterance), about")):
+        lines = plan.describe_plan(config, folders, training)
+        assert any(expected in line for line in lines), lines
+    with pytest.raises(ValueError, match="--training elsewhere: not one of the sets to plan"):
+        plan.describe_plan(config, folders, [Path("elsewhere")])
+
+
+def test_layers_that_the_encoder_lacks_end_the_plan(folders):
+    lines = plan.describe_plan(load_config(overrides=["features.layers=[0, 12]"]), folders)
+    assert lines[-1].startswith("encoder: features.layers: wavlm_tiny has layers 0 to 6")
 
 
 def test_an_encoder_that_is_not_there_is_said_and_ends_the_plan(folders):

@@ -13,6 +13,7 @@ import numpy as np
 import programs
 import pytest
 import safetensors.torch
+import yaml
 from trainings import (
     NO_DROPOUT,
     NUM_STEPS,
@@ -179,6 +180,12 @@ def test_a_process_that_fails_takes_the_other_along(corpus, launcher, tmp_path):
     assert load_last(tmp_path / "exp")["step"] == 4
 
 
+def write_strided(directory: Path, corpus) -> Path:
+    """A store with every second frame."""
+    write_store(directory, corpus.data.utt2spk, 0, frame_stride=2, frame_shift=640)
+    return directory
+
+
 def copy_state(whole: Path, exp_dir: Path) -> None:
     """A started training without running one."""
     shutil.copytree(whole, exp_dir)
@@ -195,6 +202,19 @@ def test_another_configuration_is_refused_by_field(corpus, whole_training, tmp_p
     with pytest.raises(ValueError, match=r"model\.time_pool\.name is 'astp', expected 'stats'"):
         corpus.train(tmp_path / "exp", "model.time_pool={name: stats}")
     assert (tmp_path / "exp" / "config.yaml").read_text() == before
+
+
+def test_a_configuration_of_an_earlier_version_is_completed(corpus, whole_training, tmp_path):
+    """Keys that it did not know yet have the values that they had for it: the defaults."""
+    copy_state(whole_training, tmp_path / "exp")
+    path = tmp_path / "exp" / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["features"] = {"codec": saved["features"]["codec"]}
+    path.write_text(yaml.safe_dump(saved))
+    with pytest.raises(ValueError, match=r"another training: features\.frame_stride is 1, exp"):
+        corpus.train(tmp_path / "exp", "features.frame_stride=2",
+                     feats=write_strided(tmp_path / "feats", corpus), validation=None)
+    corpus.train(tmp_path / "exp")  # finished, and it is the same one
 
 
 def test_both_processes_refuse_with_the_same_words(corpus, launcher, whole_training, tmp_path):

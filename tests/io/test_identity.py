@@ -39,6 +39,11 @@ def test_no_store(tmp_path):
     ({"dim": 8, "codec": "float32"}, ["codec is 'float16', expected 'float32'",
                                       "dim is 4, expected 8"]),
     ({"frame_shift": 320}, ["frame_shift is None, expected 320"]),
+    # Absent is as good as the default.
+    ({"layers": "all", "frame_stride": 1, "segments": None}, []),
+    ({"layers": [0, 2]}, ["layers is 'all', expected [0, 2]"]),
+    ({"frame_stride": 2}, ["frame_stride is 1, expected 2"]),
+    ({"segments": {"num": 1}}, ["segments is None, expected {'num': 1}"]),
 ])
 def test_every_difference_is_listed(change, phrases):
     assert compare_identity(WHOLE, {**WHOLE, **change}) == phrases
@@ -46,7 +51,10 @@ def test_every_difference_is_listed(change, phrases):
 
 def test_other_data_of_the_same_kind_is_compatible():
     check_compatible("feats", WHOLE, {**WHOLE, "data_hash": "1" * 16, "toolkit_version": "9",
-                                      "augmentation": "noise"})
+                                      "augmentation": "noise", "segments": {"num": 3}})
+    for field, value in (("layers", [0, 2]), ("frame_stride", 2)):
+        with pytest.raises(ValueError, match=f"trained on: {field} is"):
+            check_compatible("feats", {**WHOLE, field: value}, WHOLE)
     with pytest.raises(ValueError, match=r"^feats: not the features this model was trained on: "
                                          r"encoder is 'é', expected 'e'; .*. Extract them again"):
         check_compatible("feats", WHOLE, {**WHOLE, "encoder": "e", "num_layers": 4})

@@ -108,6 +108,10 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
     assert prepared[1][prepared[1].index("--train_size") + 1] == "10x6"
     audited = [words[words.index("audit-data") + 1] for words in commands if "audit-data" in words]
     assert audited == [str(recipe.data / name) for name in ("train", "test", "valid")]
+    stored = {Path(words[words.index("--out") + 1]).name: words for words in commands
+              if "extract-feats" in words}
+    assert {name for name, words in stored.items() if "--training" in words} == {"train"}
+    assert stored.keys() == {"train", "test", "valid"}
     trained = next(words for words in commands if "train" in words)
     assert trained[trained.index("--nproc_per_node") + 1] == "2"
     assert "# encoder: wavlm_tiny, 7 states of 192" in done.stdout

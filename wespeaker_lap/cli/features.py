@@ -19,25 +19,31 @@ def show_config(config: ConfigOption = None, overrides: SetOption = None,
     print(get_value(settings, get) if get else dump_config(settings), end="" if not get else "\n")
 
 
-def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None) -> None:
+def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None,
+         training: Annotated[list[Path] | None, typer.Option(
+             help="one of the sets that is trained on; repeatable")] = None) -> None:
     """Say what features of some sets will take on disk, and whether the encoder is in reach."""
     from wespeaker_lap.config import load_config
     from wespeaker_lap.engine.plan import describe_plan
-    print(*describe_plan(load_config(config, overrides or ()), data), sep="\n")
+    print(*describe_plan(load_config(config, overrides or ()), data, training or ()),
+          sep="\n")
 
 
 def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature store")],
                   config: ConfigOption = None, overrides: SetOption = None,
+                  training: Annotated[bool, typer.Option(
+                      "--training", help="store segments, if the configuration has any")] = False,
                   device: DeviceOption = "auto") -> None:
-    """Write the hidden states of every encoder layer (stage 2)."""
+    """Write the hidden states of the encoder's layers (stage 2)."""
     from wespeaker_lap import build
     from wespeaker_lap.config import load_config
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.engine import dist, extract
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
-        frontend = build.build_frontend(settings.frontend).to(world.device)
-        extract.extract_feats(frontend, loaded, out, settings.features.codec, world)
+        frontend = build.build_frontend(settings.frontend, settings.features).to(world.device)
+        segments = build.build_segments(settings.features, frontend, training)
+        extract.extract_feats(frontend, loaded, out, settings.features.codec, world, segments)
 
 
 def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
@@ -60,7 +66,8 @@ def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
     else:
         settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
         with dist.join_world(device) as world:
-            frontend = build.build_frontend(settings.frontend).to(world.device)
+            frontend = build.build_frontend(settings.frontend, settings.features)
+            frontend = frontend.to(world.device)
             lines, status = check_feats(feats, frontend, loaded, world)
     print(*lines, sep="\n")
     raise typer.Exit(status)

@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from wespeaker_lap.data.segments import read_segments
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import name_some
 
 
 class FeatureSource:
     """Random crops of stored layer features.
+
+    Where the store holds segments of utterances, a segment is drawn first and the crop is inside
+    of it; one that is shorter than a crop is tiled.
 
     Examples are asked for by `(epoch, index)`: the crop is a function of (seed, epoch, utterance)
     and of nothing else, so that it is the same in any thread, on any rank, after any restart.
@@ -33,6 +37,7 @@ class FeatureSource:
                              f"stage 2 for this set")
         classes = {speaker: number for number, speaker in enumerate(speakers)}
         self.store, self.crop_frames, self.seed = store, crop_frames, seed
+        self.segments = read_segments(store.identity)
         self.utts = sorted(utt2spk)
         self.labels = [classes[utt2spk[utt]] for utt in self.utts]
 
@@ -61,12 +66,19 @@ class FeatureSource:
         """
         epoch, index = key
         utt, want = self.utts[index], self.crop_frames
-        total = self.store.num_frames(utt)
-        if total > want:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            self.store.read(utt, int(rng.integers(total - want + 1)), want, out=out)
-            return utt, self.labels[index], want
-        self.store.read(utt, out=out[:total])
-        for first in range(total, want, total):
-            out[first:first + total] = out[:min(total, want - first)]
-        return utt, self.labels[index], total
+        start, count = self._draw_crop(epoch, index)
+        self.store.read(utt, start, count, out=out[:count])
+        for first in range(count, want, count):
+            out[first:first + count] = out[:min(count, want - first)]
+        return utt, self.labels[index], count
+
+    def _draw_crop(self, epoch: int, index: int) -> tuple[int, int]:
+        """First frame of an example in the utterance's entry, and how many there are to read."""
+        num_pieces, size = 1, self.store.num_frames(self.utts[index])
+        if self.segments is not None:
+            num_pieces, size = self.segments.pieces(size)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        start = size * int(rng.integers(num_pieces)) if num_pieces > 1 else 0
+        if size <= self.crop_frames:
+            return start, size
+        return start + int(rng.integers(size - self.crop_frames + 1)), self.crop_frames

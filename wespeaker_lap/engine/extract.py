@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from wespeaker_lap import __version__
 from wespeaker_lap.data.datadir import DataDir, data_hash
+from wespeaker_lap.data.segments import Segments, read_segments
 from wespeaker_lap.engine.dist import World
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
@@ -23,7 +24,7 @@ BATCH_SECONDS = 30.0  # audio in one forward pass, padding included
 
 
 def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, codec: str,
-                  world: World) -> None:
+                  world: World, segments: Segments | None = None) -> None:
     """Extract a set, sharded over the processes; goes on where an earlier run stopped.
 
     Which utterance goes into which shard depends on the data alone, so a restart with another
@@ -35,13 +36,14 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
         directory: of the store.
         codec: see `io.codecs.CODECS`.
         world: this process among all.
+        segments: that are stored of every utterance of a training set; None for whole ones.
 
     Raises:
         ValueError: no durations, another identity in the folder, an utterance that fails (named).
         OSError: the features would not fit on the disk.
     """
-    directory, identity = Path(directory), make_identity(frontend, data)
-    sizes = estimate_bytes(frontend, data, codec)
+    directory, identity = Path(directory), make_identity(frontend, data, segments)
+    sizes = estimate_bytes(frontend, data, codec, segments)
     shards = plan_shards(sizes)
     missing = _find_missing(directory, identity, codec, len(shards), world)
     check_disk(directory, sum(sizes[utt] for n in missing for utt in shards[n]))
@@ -75,14 +77,16 @@ def _progress_bar(data: DataDir, hours: float, world: World) -> tqdm:
                 bar_format="{l_bar}{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]")
 
 
-def make_identity(frontend: FrozenSSL, data: DataDir) -> dict:
+def make_identity(frontend: FrozenSSL, data: DataDir, segments: Segments | None = None) -> dict:
     """What the store's numbers are, and of which data."""
-    return {**frontend.identity(), "frame_shift": frontend.frame_shift, "layers": "all",
-            "augmentation": "clean",
+    parts = {} if segments is None else {"segments": segments.identity()}
+    return {"layers": "all", **frontend.identity(), "frame_shift": frontend.frame_shift,
+            "augmentation": "clean", **parts,
             "data_hash": data_hash(data), "toolkit_version": __version__}
 
 
-def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, int]:
+def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str,
+                   segments: Segments | None = None) -> dict[str, int]:
     """Bytes of every utterance's entry.
 
     Raises:
@@ -92,6 +96,8 @@ def estimate_bytes(frontend: FrozenSSL, data: DataDir, codec: str) -> dict[str, 
         raise ValueError(f"{data.path}: no utt2dur; run 'wespeaker-lap audit-data {data.path}'")
     num_frames = {utt: frontend.num_frames(round(seconds * frontend.sample_rate))
                   for utt, seconds in data.durations.items()}
+    if segments:
+        num_frames = {utt: segments.count(count) for utt, count in num_frames.items()}
     # What is too short for a frame is refused when it is encoded.
     return {utt: entry_bytes(codec, (max(1, count), frontend.num_layers, frontend.dim))
             for utt, count in num_frames.items()}
@@ -127,16 +133,16 @@ def check_disk(directory: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(directory).free
     if num_bytes > free:
         raise OSError(f"{directory}: the features need {num_bytes / 1e9:.1f} GB and the disk has "
-                      f"{free / 1e9:.1f} GB free; make room, give another --feats_dir, or use the "
-                      f"codec float16 or a smaller encoder")
+                      f"{free / 1e9:.1f} GB free; make room, give another --feats_dir, or store "
+                      f"less: features.codec, layers, layer_stride, frame_stride, segments")
 
 
 def _fill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
                 utts: Sequence[str], progress: tqdm) -> None:
-    batches = plan_batches(frontend, data, utts)
+    batches, segments = plan_batches(frontend, data, utts), read_segments(writer.identity)
     for batch, waves in read_ahead(batches, data, frontend.sample_rate):
         for utt, feats in zip(batch, encode_batch(frontend, batch, waves), strict=True):
-            writer.write(utt, feats)
+            writer.write(utt, feats if segments is None else segments.cut(utt, feats))
         progress.update(sum(data.durations[utt] for utt in batch) / 3600)
 
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from wespeaker_lap.data.datadir import DataDir
+from wespeaker_lap.data.segments import read_segments
 from wespeaker_lap.engine.dist import World
 from wespeaker_lap.engine.extract import (
     check_disk,
@@ -73,16 +74,17 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path,
             an utterance that fails (named).
         OSError: the disk has no room for the largest shard.
     """
-    directory = Path(directory)
-    codec, identity = read_identity(directory)["codec"], make_identity(frontend, data)
+    directory, stored = Path(directory), read_identity(directory)
+    codec, segments = stored["codec"], read_segments(stored)
+    identity = make_identity(frontend, data, segments)
     start_store(directory, identity, codec)
-    sizes = estimate_bytes(frontend, data, codec)
+    sizes = estimate_bytes(frontend, data, codec, segments)
     shards = plan_shards(sizes)
     # One process's findings for all: another may look when a first shard is already repaired.
     found = world.gather(verify_store(directory) if world.is_main else [])[0]
     bad = world.gather(_choose_shards(directory, shards, found))[0]
-    if bad:
-        check_disk(directory, max(sum(sizes[utt] for utt in shards[n]) for n in bad) * world.size)
+    largest = max((sum(sizes[utt] for utt in shards[n]) for n in bad), default=0)
+    check_disk(directory, largest * world.size)
     for number in bad[world.rank::world.size]:
         with FeatureWriter(directory, identity, codec, number) as writer:
             _refill_shard(writer, frontend, data, shards[number])
@@ -118,6 +120,7 @@ def _refill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
                   utts: list[str]) -> None:
     """Write all entries in the order of extraction, and compute those that are not good."""
     num_computed, indexed = 0, _load_indexed(writer)
+    segments = read_segments(writer.identity)
     for batch in plan_batches(frontend, data, utts):
         kept = {utt: _read_good(writer, indexed[utt]) for utt in batch if utt in indexed}
         feats = {}
@@ -127,7 +130,8 @@ def _refill_shard(writer: FeatureWriter, frontend: FrozenSSL, data: DataDir,
             feats = dict(zip(batch, encode_batch(frontend, batch, waves), strict=True))
         for utt in batch:
             if kept.get(utt) is None:
-                writer.write(utt, feats[utt])
+                whole = feats[utt]
+                writer.write(utt, whole if segments is None else segments.cut(utt, whole))
                 num_computed += 1
             else:
                 writer.write_entry(utt, kept[utt], indexed[utt].num_frames)

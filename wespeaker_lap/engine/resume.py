@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from wespeaker_lap.config import Config
+from wespeaker_lap.config import Config, load_config
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.identity import compare_identity
@@ -30,8 +28,8 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     """
     if not (exp_dir / "models" / "last.pt").is_file():
         return
-    saved = yaml.safe_load("\n".join(read_lines(exp_dir / "config.yaml")))
-    differing = compare_identity(_flatten(saved), _flatten(config.model_dump()),
+    saved = load_config(exp_dir / "config.yaml")  # keys that are younger have their defaults
+    differing = compare_identity(_flatten(saved.model_dump()), _flatten(config.model_dump()),
                                  ignore=tuple(FREE | _under(config.model_dump(), "score")))
     facts = load_facts(exp_dir)
     differing += compare_identity(facts["features"], features)

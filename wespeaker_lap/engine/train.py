@@ -26,6 +26,7 @@ from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
+from wespeaker_lap.frontends.selection import check_stored
 from wespeaker_lap.io.facts import save_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
@@ -102,6 +103,8 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         KeyboardInterrupt: asked to stop; the state was saved.
     """
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
+    chosen = config.features
+    check_stored(feats, store.identity, chosen.layers, chosen.layer_stride, chosen.frame_stride)
     if validation:
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
         index_trials(validation.trials, list(validation.store))  # a missing one ends it here

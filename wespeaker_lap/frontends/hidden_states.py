@@ -8,7 +8,8 @@ An item's numbers here are those it has alone, whatever it is padded with:
 - no attention looks at them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 
 def compute_states(
-    model: Wav2Vec2Model, wav: Tensor, samples: list[int], after_norm: bool = True
+    model: Wav2Vec2Model, wav: Tensor, samples: list[int], after_norm: bool = True,
+    layers: Sequence[int] | None = None,
 ) -> Tensor:
     """Compute the hidden states that transformers calls `hidden_states`.
 
@@ -27,6 +29,8 @@ def compute_states(
         wav: (B, S) waveforms, normalised if the encoder wants it.
         samples: B true lengths, each enough for a frame.
         after_norm: large style only: the last state is after the norm that follows the last block.
+        layers: the states wanted, in rising order; None for all. Blocks above the last of them
+            do not run.
 
     Returns:
         (B, T, L, D), zeros in padded frames; of the weights' type, under autocast too.
@@ -34,10 +38,10 @@ def compute_states(
     x = model.encoder.feature_projection(convolve(model, wav, samples))  # (B, T, D)
     frames = [count_frames(model, n) for n in samples]
     if min(frames) == x.shape[1]:  # nothing to hide, and attention is cheaper without a mask
-        return torch.stack(run_blocks(model, x, None, after_norm), dim=2)
+        return torch.stack(run_blocks(model, x, None, after_norm, layers), dim=2)
     ends = torch.tensor(frames, device=x.device)
     pad = torch.arange(x.shape[1], device=x.device) >= ends[:, None]  # (B, T)
-    states = run_blocks(model, x.masked_fill(pad[:, :, None], 0.0), pad, after_norm)
+    states = run_blocks(model, x.masked_fill(pad[:, :, None], 0.0), pad, after_norm, layers)
     return torch.stack(states, dim=2).masked_fill(pad[:, :, None, None], 0.0)
 
 
@@ -78,10 +82,13 @@ def convolve(model: Wav2Vec2Model, wav: Tensor, samples: list[int]) -> Tensor:
 
 
 def run_blocks(
-    model: Wav2Vec2Model, x: Tensor, pad: Tensor | None, after_norm: bool
+    model: Wav2Vec2Model, x: Tensor, pad: Tensor | None, after_norm: bool,
+    layers: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """(B, T, D) and its padding (B, T) -> L states (B, T, D)."""
+    """(B, T, D) and its padding (B, T) -> L states (B, T, D), of `layers` where given."""
     transformer = model.encoder.transformer
+    num_blocks = len(transformer.layers)
+    wanted = range(num_blocks + 1) if layers is None else layers
     arguments = _attention_arguments(transformer.layers[0].attention, x, pad)
     # Under autocast the sum that all blocks add to stays in float32: what they add is small.
     x = x.to(transformer.layer_norm.weight.dtype)
@@ -90,11 +97,12 @@ def run_blocks(
     large_style = not transformer.layer_norm_first
     if not large_style:
         x = transformer.layer_norm(x)
-    states = [x]
-    for layer in transformer.layers:
+    states = [x] if 0 in wanted else []
+    for number, layer in enumerate(islice(transformer.layers, wanted[-1]), start=1):
         x, _ = layer(x, **arguments)
-        states.append(x)
-    if large_style and after_norm:
+        if number in wanted:
+            states.append(x)
+    if large_style and after_norm and wanted[-1] == num_blocks:
         states[-1] = transformer.layer_norm(x)
     return states
 

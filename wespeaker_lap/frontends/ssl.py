@@ -168,13 +168,15 @@ class FrozenSSL(nn.Module):
         }
 
     def forward(
-        self, wav: Tensor, lengths: Tensor | Sequence[int] | None = None
+        self, wav: Tensor, lengths: Tensor | Sequence[int] | None = None,
+        layers: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute all hidden states of a padded batch in one pass.
+        """Compute the hidden states of a padded batch in one pass.
 
         Args:
             wav: (B, S) waveforms at `sample_rate`; what is beyond an utterance's length is ignored.
             lengths: (B,) samples of each utterance; None means S for all.
+            layers: the layers wanted, in rising order; None for all. See `selection`.
 
         Returns:
             feats: (B, T, L, D) with T = `num_frames(S)`; zeros beyond an utterance's frames.
@@ -186,13 +188,13 @@ class FrozenSSL(nn.Module):
         if wav.ndim != 2:
             raise ValueError(f"want (B, S), got {tuple(wav.shape)}")
         samples = self._check_lengths(wav, lengths)
-        feats = self._pass(self._normalize(wav, samples), samples)
+        feats = self._pass(self._normalize(wav, samples), samples, layers)
         frames = [self.num_frames(n) for n in samples]
         return feats, torch.tensor(frames, dtype=torch.int64, device=wav.device)
 
     @torch.no_grad()
-    def encode(self, wav: Tensor) -> Tensor:
-        """Compute all hidden states of one recording, a long one in bounded memory.
+    def encode(self, wav: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """Compute the hidden states of one recording, a long one in bounded memory.
 
         A recording of more than `max_seconds` goes through in windows of that length which begin on
         a frame and share `overlap_seconds` or more with the next; each gives its frames up to the
@@ -202,6 +204,7 @@ class FrozenSSL(nn.Module):
 
         Args:
             wav: (S,) at `sample_rate`, on any device.
+            layers: as for `forward`.
 
         Returns:
             (T, L, D) on the device of `wav`; the passes run on the encoder's device.
@@ -222,7 +225,7 @@ class FrozenSSL(nn.Module):
                 begin = start * self.frame_shift
                 window = wav_all[:, begin : begin + self._samples_of(size)]
             window = window.to(next(self.parameters()).device)
-            states = self._pass(window, [window.shape[1]])[0]  # (size, L, D)
+            states = self._pass(window, [window.shape[1]], layers)[0]  # (size, L, D)
             if feats is None:
                 feats = states.new_empty((num_frames, *states.shape[1:]), device=wav.device)
             feats[first:last] = states[first - start : last - start]
@@ -236,9 +239,9 @@ class FrozenSSL(nn.Module):
         """Normalise each utterance of (B, S) over its own samples if the encoder wants it."""
         return normalize(wav, samples, self.normalize_eps) if self.normalize_waveform else wav
 
-    def _pass(self, wav: Tensor, samples: list[int]) -> Tensor:
-        """All states of a normalised batch: (B, S) -> (B, T, L, D)."""
-        return compute_states(self.model, wav, samples, self.last_state == "after_norm")
+    def _pass(self, wav: Tensor, samples: list[int], layers: Sequence[int] | None) -> Tensor:
+        """The states of a normalised batch: (B, S) -> (B, T, L, D)."""
+        return compute_states(self.model, wav, samples, self.last_state == "after_norm", layers)
 
     def _check_lengths(self, wav: Tensor, lengths: Tensor | Sequence[int] | None) -> list[int]:
         """The samples of each utterance of a batch (B, S), checked."""

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 # These say of which data a store is, not what its numbers mean: two stores may differ in them
-# and still be used together. `shards` says how the entries are cut into files.
-DATA_FIELDS = ("data_hash", "augmentation", "toolkit_version", "shards")
+# and still be used together. `shards` says how the entries are cut into files, `segments` that a
+# training set's utterances are in it in parts (see `data.segments`).
+DATA_FIELDS = ("data_hash", "augmentation", "toolkit_version", "shards", "segments")
+# What a field that is absent stands for: stores of earlier versions, and those of made-up features.
+DEFAULTS = {"layers": "all", "frame_stride": 1, "segments": None}
 NEEDED_FIELDS = ("codec", "num_layers", "dim")  # without them no entry can be read
 
 
@@ -34,9 +37,12 @@ def read_identity(directory: str | Path) -> dict:
 def compare_identity(have: dict, want: dict, ignore: tuple[str, ...] = ()) -> list[str]:
     """List the fields in which two identities differ, each as a phrase for a message.
 
+    A field that is absent is equal to its default.
+
     >>> compare_identity({"dim": 4, "codec": "float16"}, {"dim": 8, "codec": "float16"})
     ['dim is 4, expected 8']
     """
+    have, want = DEFAULTS | have, DEFAULTS | want
     names = sorted((have.keys() | want.keys()) - set(ignore))
     return [f"{name} is {have.get(name)!r}, expected {want.get(name)!r}"
             for name in names if have.get(name) != want.get(name)]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wespeaker_lap.config import Section
+from wespeaker_lap.io.settings import Section
 
 
 class Encoder(Section):

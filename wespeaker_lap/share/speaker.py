@@ -12,6 +12,7 @@ from wespeaker_lap.config import load_config
 from wespeaker_lap.engine.checkpoint import AVERAGED
 from wespeaker_lap.engine.dist import choose_device
 from wespeaker_lap.engine.embed import load_net
+from wespeaker_lap.frontends.selection import select_stored
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import load_facts
@@ -100,7 +101,8 @@ def load_model(exp_dir: str | Path, device: str = "cpu") -> SpeakerModel:
     exp_dir = Path(exp_dir)
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     chosen = choose_device(device)
-    frontend = build.build_frontend(config.frontend).to(chosen)
+    frontend = select_stored(build.build_frontend(config.frontend), facts["features"])
+    frontend = frontend.to(chosen)
     identity = frontend.identity()  # once: it hashes all weights
     trained = {key: facts["features"].get(key) for key in identity}
     check_compatible(exp_dir, identity, trained)
