@@ -83,8 +83,7 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path,
     # One process's findings for all: another may look when a first shard is already repaired.
     found = world.gather(verify_store(directory) if world.is_main else [])[0]
     bad = world.gather(_choose_shards(directory, shards, found))[0]
-    largest = max((sum(sizes[utt] for utt in shards[n]) for n in bad), default=0)
-    check_disk(directory, largest * world.size)
+    check_disk(directory, world.size * max([sum(map(sizes.get, shards[n])) for n in bad] or [0]))
     for number in bad[world.rank::world.size]:
         with FeatureWriter(directory, identity, codec, number) as writer:
             _refill_shard(writer, frontend, data, shards[number])
