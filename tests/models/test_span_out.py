@@ -49,8 +49,8 @@ def test_an_utterance_never_loses_all_its_frames():
 
 
 def test_nothing_happens_in_eval_mode():
-    x, lengths = torch.zeros(3, 5, 2, 2), torch.tensor([5, 2, 1])
-    out, same = SpanOut(utt_prob=1.0, start_prob=0.9).eval()(x, lengths)
+    x, lengths = torch.zeros(3, 50, 2, 2), torch.tensor([50, 20, 40])
+    out, same = SpanOut(utt_prob=1.0, start_prob=0.3).eval()(x, lengths)
     assert out is x and same is lengths
 
 
