@@ -7,7 +7,9 @@ import torch
 from plain_conv import random_frames, randomise
 from torch import nn
 
+from wespeaker_lap.models.layer_pool import WeightedSum
 from wespeaker_lap.models.masking import frame_mask
+from wespeaker_lap.models.speaker_net import SpeakerNet
 
 GARBAGE = (torch.nan, torch.inf, -torch.inf, 1e300)
 
@@ -53,6 +55,16 @@ def check_padding(net: nn.Module, lengths: list[int]) -> None:
         torch.testing.assert_close(together[i, :m], alone[0], rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(padded.grad[i, :n], utt.grad[0], rtol=1e-9, atol=1e-10)
         assert not padded.grad[i, n:].any()
+
+
+def check_embeddings(net: nn.Module, time_pool: nn.Module, lengths: list[int]) -> None:
+    """In a `SpeakerNet`, float32: the embedding alone is the one of a padded batch."""
+    speaker_net = SpeakerNet(WeightedSum(1, net.in_dim), time_pool, 8, frame_net=net)
+    randomise(speaker_net).float()
+    x = pad(random_frames(len(lengths), max(lengths), net.in_dim), lengths).float().unsqueeze(2)
+    together = speaker_net(x, torch.tensor(lengths))
+    alone = [speaker_net(utt[None, :n])[0] for utt, n in zip(x, lengths, strict=True)]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-5)
 
 
 def check_training_leaves_padding_out(make: Callable[[], nn.Module], lengths: list[int]) -> None:

@@ -15,7 +15,7 @@ SEGMENT = 4
 
 
 def small_net() -> CamPlusPlus:
-    return CamPlusPlus(6, growth=2, bottleneck=4, init_channels=6, segment_frames=SEGMENT)
+    return CamPlusPlus(11, growth=2, bottleneck=4, init_channels=6, segment_frames=SEGMENT)
 
 
 def plain_head(head: ConvHead, x: np.ndarray) -> np.ndarray:
@@ -80,12 +80,17 @@ def test_padding_changes_nothing(lengths):
     checks.check_padding(small_net(), lengths)
 
 
+def test_embeddings_are_the_same_alone():
+    net = small_net()
+    checks.check_embeddings(net, StatsPool(net.out_dim), lengths=[40, 25, 16, 1])
+
+
 def test_padding_stays_out_of_batch_statistics():
     checks.check_training_leaves_padding_out(small_net, lengths=[20, 8, 1])
 
 
 def test_padding_comes_out_as_zeros():
-    frames, lengths = small_net().eval()(torch.full((2, 24, 6), 3.0), torch.tensor([24, 9]))
+    frames, lengths = small_net().eval()(torch.full((2, 24, 11), 3.0), torch.tensor([24, 9]))
     assert lengths.tolist() == [12, 5]
     assert frames[1, :5].any() and not frames[1, 5:].any()
 
@@ -99,9 +104,9 @@ def test_bfloat16():
     checks.check_bfloat16(small_net(), num_frames=20)
 
 
-@pytest.mark.parametrize("shape", [(2, 6), (2, 4, 3), (2, 0, 6), (2, 3, 5, 6)])
+@pytest.mark.parametrize("shape", [(2, 11), (2, 4, 3), (2, 0, 11), (2, 3, 5, 11)])
 def test_wrong_shapes_are_an_error(shape):
-    with pytest.raises(ValueError, match=r"want \(B, T, 6\)"):
+    with pytest.raises(ValueError, match=r"want \(B, T, 11\)"):
         small_net()(torch.zeros(shape))
 
 

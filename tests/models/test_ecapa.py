@@ -75,6 +75,11 @@ def test_padding_changes_nothing():
     checks.check_padding(small_net(), lengths=[20, 9, 1])
 
 
+def test_embeddings_are_the_same_alone():
+    net = small_net()
+    checks.check_embeddings(net, ASTP(net.out_dim), lengths=[40, 25, 16, 1])
+
+
 def test_padding_stays_out_of_batch_statistics():
     checks.check_training_leaves_padding_out(small_net, lengths=[12, 5, 1])
 
