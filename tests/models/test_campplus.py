@@ -68,11 +68,21 @@ def test_it_equals_loops():
 
 def test_segment_means_by_hand():
     x = torch.tensor([[[1.0, 2, 6, 4, 8, 0, 0], [0.0, 0, 3, 5, 5, 0, 0]]])
-    ends_here = mean_segments(x[:, :, :5], None, 3)
-    torch.testing.assert_close(ends_here, torch.tensor([[[3.0, 6.0], [1.0, 5.0]]]))
+    want = torch.tensor([[[3.0, 6.0], [1.0, 5.0]]])
     mask = torch.tensor([[True] * 5 + [False] * 2])
-    padded = mean_segments(x, mask, 3)
-    torch.testing.assert_close(padded, torch.tensor([[[3.0, 6.0, 0.0], [1.0, 5.0, 0.0]]]))
+    for means in (mean_segments(x[:, :, :5], None, 3), mean_segments(x, mask, 3)):
+        torch.testing.assert_close(means[:, :, :2], want)
+        assert not means[:, :, 2:].any()
+
+
+def test_segments_of_an_exported_graph_fit_any_length():
+    conv = MaskedConv(4, 2, dilation=1, segment_frames=5).eval()
+    free = torch.export.Dim.AUTO
+    exported = torch.export.export(conv, (torch.randn(2, 4, 13), None),
+                                   dynamic_shapes=({0: free, 2: free}, None)).module()
+    for num_frames in (1, 4, 5, 6, 10, 51):
+        x = torch.randn(3, 4, num_frames)
+        torch.testing.assert_close(exported(x, None), conv(x, None))
 
 
 @pytest.mark.parametrize("lengths", [[25, 17, 1], [8, 16, 15, 7]])

@@ -16,7 +16,7 @@ STEM_STRIDE = 2
 class ConvHead(nn.Module):
     """The front convolution module: over time and frequency, which it cuts by 8.
 
-    Source: CAM++, arXiv 2303.00332, section 2.2.
+    Source: CAM++, arXiv 2303.00332.
 
     Args:
         in_dim: F.
@@ -66,7 +66,7 @@ class NormReluConv(nn.Module):
 class MaskedConv(nn.Module):
     """Context-aware masking: a convolution whose outputs the wider context lets through.
 
-    Source: CAM++, arXiv 2303.00332, section 2.3: `conv(x) * sigmoid(W2 relu(W1 c + b1) + b2)`,
+    Source: CAM++, arXiv 2303.00332: `conv(x) * sigmoid(W2 relu(W1 c + b1) + b2)`,
     where c of a frame is the mean of the utterance plus the mean of the frame's segment.
 
     Args:
@@ -96,7 +96,7 @@ class MaskedConv(nn.Module):
 class DenseLayer(nn.Module):
     """A bottleneck and a `MaskedConv`, whose outputs join the inputs.
 
-    Source: CAM++, arXiv 2303.00332, section 2.1 (densely connected time-delay layer).
+    Source: CAM++, arXiv 2303.00332 (densely connected time-delay layer).
 
     Args:
         in_dim: C.
@@ -122,7 +122,7 @@ class DenseLayer(nn.Module):
 class CamPlusPlus(nn.Module):
     """CAM++ up to its pooling.
 
-    Source: CAM++, arXiv 2303.00332, table 1: a convolutional head over time and frequency, a
+    Source: CAM++, arXiv 2303.00332: a convolutional head over time and frequency, a
     time-delay layer that halves the frames, three densely connected blocks of 12, 24 and 16
     layers, a transition to half the channels behind each. Behind it belong `StatsPool` and one
     linear layer.
@@ -204,16 +204,18 @@ def mean_segments(x: Tensor, mask: Tensor | None, size: int) -> Tensor:
         size: frames of a segment.
 
     Returns:
-        `(B, C, ceil(T / size))`; zeros for a segment that is all padding.
+        `(B, C, S)`, `S = T // size + 2`; zeros for a segment without a real frame.
 
     >>> x = torch.tensor([[[1.0, 2.0, 6.0, 4.0, 0.0]]])
     >>> mean_segments(x, torch.tensor([[True] * 4 + [False]]), size=3).tolist()
-    [[[3.0, 4.0]]]
+    [[[3.0, 4.0, 0.0]]]
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    real = x.new_ones(1, 1, x.shape[2], dtype=wide)
-    if mask is not None:
-        real = mask.unsqueeze(1).to(wide)
-    # Divided by the share of real frames, what the pooling itself divides by cancels out.
-    share = F.avg_pool1d(real, size, ceil_mode=True).clamp(min=0.5 / size)  # never 0 / 0
-    return (F.avg_pool1d(x, size, ceil_mode=True) / share).to(x.dtype)
+    real = x.new_ones(1, x.shape[2], dtype=wide) if mask is None else mask.to(wide)
+    # Two segments or more, never a full last one: so no length is a special case, and a graph
+    # exported for one length fits all.
+    num_segments = x.shape[2] // size + 2
+    room = (0, num_segments * size - x.shape[2])
+    total = F.pad(x, room).unflatten(2, (num_segments, size)).sum(dim=3, dtype=wide)
+    count = F.pad(real, room).unflatten(1, (num_segments, size)).sum(dim=2).unsqueeze(1)
+    return (total / count.clamp(min=1.0)).to(x.dtype)

@@ -40,7 +40,7 @@ class Res2Layer(nn.Module):
 class SqueezeExcite(nn.Module):
     """One gate a channel, from the means of all channels over the utterance.
 
-    Source: ECAPA-TDNN, arXiv 2005.07143, equations 4 and 5.
+    Source: ECAPA-TDNN, arXiv 2005.07143, section 3.2.
 
     Args:
         channels: C.
