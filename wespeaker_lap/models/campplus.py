@@ -130,7 +130,7 @@ class CamPlusPlus(nn.Module):
     Args:
         in_dim: F, neighbours beside each other, as filter banks are.
         growth: channels that a layer adds.
-        bottleneck: channels inside a layer, an even number.
+        bottleneck: channels inside a layer, 2 or more.
         init_channels: channels before the first block.
         segment_frames: frames (after the halving) whose mean is part of a frame's context.
 
