@@ -1,5 +1,7 @@
 """Configuration and facts of the data to objects."""
 
+import inspect
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from wespeaker_lap import build
 from wespeaker_lap.config import load_config
+from wespeaker_lap.config import model as config_model
 from wespeaker_lap.losses.margin import AAMSoftmax
 from wespeaker_lap.models.layer_pool import LAP, WeightedSum
 from wespeaker_lap.models.time_pool import ASTP, StatsPool
@@ -23,13 +26,89 @@ def test_every_name_builds(name, layer_pool, time_name, time_pool):
     assert net(torch.randn(2, 6, 3, 32)).shape == (2, 10)
 
 
-def test_the_tables_name_what_the_configuration_offers():
-    for table, field in ((build.LAYER_POOLS, "layer_pool"), (build.TIME_POOLS, "time_pool")):
-        for name in table:
-            section = getattr(load_config(overrides=[f"model.{field}.name={name}"]).model, field)
-            assert section.name == name
-        with pytest.raises(ValueError, match=", ".join(f"'{name}'" for name in sorted(table))):
-            load_config(overrides=[f"model.{field}.name=mean"])
+@pytest.mark.parametrize(("table", "field"), [
+    (build.LAYER_POOLS, "layer_pool"), (build.FRAME_NETS, "frame_net"),
+    (build.TIME_POOLS, "time_pool")])
+def test_the_tables_name_what_the_configuration_offers(table, field):
+    for name in table:
+        section = getattr(load_config(overrides=[f"model.{field}.name={name}"]).model, field)
+        assert section.name == name
+    with pytest.raises(ValueError) as caught:
+        load_config(overrides=[f"model.{field}.name=nothing"])
+    offered = str(caught.value).partition("expected tags:")[2]
+    assert set(re.findall(r"'(\w+)'", offered)) == set(table)
+
+
+@pytest.mark.parametrize("table", [build.LAYER_POOLS, build.FRAME_NETS, build.TIME_POOLS])
+def test_options_and_arguments_agree(table):
+    """Every option of the configuration is an argument with the same default."""
+    sections = {m.model_fields["name"].default: m for m in vars(config_model).values()
+                if isinstance(m, type) and "name" in getattr(m, "model_fields", {})}
+    for name, kind in table.items():
+        options = {key: field.default for key, field in sections[name].model_fields.items()
+                   if key != "name"}
+        arguments = inspect.signature(kind).parameters
+        defaults = {key: p.default for key, p in arguments.items() if p.default is not p.empty}
+        assert options == defaults, name
+
+
+FRAME_SYSTEMS = {
+    "xvector": "{name: xvector, channels: 16, out_dim: 24}",
+    "ecapa": "{name: ecapa, channels: 16, out_dim: 24}",
+    "resnet34": "{name: resnet34, channels: 2}",
+    "campplus": "{name: campplus, growth: 4, bottleneck: 8, init_channels: 8}",
+    "mfa_conformer": "{name: mfa_conformer, num_blocks: 2, block_dim: 8, ffn_dim: 16}",
+}
+
+
+@pytest.mark.parametrize("name", build.FRAME_NETS)
+def test_every_frame_network_stands_behind_a_layer_pooling(name):
+    config = load_config(overrides=["model.layer_pool={name: single, layer: 0}",
+                                    f"model.frame_net={FRAME_SYSTEMS[name]}",
+                                    "model.hidden_dim=12", "model.embed_dim=10"])
+    net = build.build_net(config.model, 1, 80).eval()
+    assert type(net.frame_net) is build.FRAME_NETS[name]
+    assert net.hidden[0].out_features == 12
+    assert net(torch.randn(2, 40, 1, 80)).shape == (2, 10)
+
+
+def test_mhfa_pools_the_layers_twice():
+    config = load_config(overrides=["model.time_pool={name: mhfa, num_heads: 4, compression: 8}",
+                                    "model.layer_pool={name: lap, out_dim: 16, num_heads: 2}"])
+    net = build.build_net(config.model, 3, 8)
+    assert isinstance(net.layer_pool.keys, LAP) and isinstance(net.layer_pool.values, LAP)
+    assert net.layer_pool.keys is not net.layer_pool.values
+    with pytest.raises(ValueError, match="no frame_net fits between"):
+        load_config(overrides=["model.time_pool.name=mhfa", "model.frame_net.name=ecapa"])
+
+
+def test_span_out_arrives():
+    config = load_config(overrides=["model.span_out={utt_prob: 1.0, start_prob: 0.2, span: 2}"])
+    net = build.build_net(config.model, 3, 32)
+    assert (net.span_out.utt_prob, net.span_out.start_prob, net.span_out.span) == (1.0, 0.2, 2)
+
+
+# Published sizes of whole systems without the classifier; 80 filter banks, see the networks' files.
+@pytest.mark.parametrize(("overrides", "num_params"), [
+    (["frame_net.name=xvector", "time_pool.name=stats", "hidden_dim=512", "embed_dim=512"], 4.61e6),
+    (["frame_net.name=ecapa", "time_pool.reduction=0.08333333333333333"], 6.19e6),
+    (["frame_net={name: ecapa, channels: 1024}", "time_pool.reduction=0.08333333333333333"],
+     14.65e6),
+    (["frame_net.name=resnet34", "time_pool.name=stats", "embed_dim=256"], 6.63e6),
+    (["frame_net.name=campplus", "time_pool.name=stats", "embed_dim=512"], 7.18e6),
+])
+def test_the_size_of_published_systems(overrides, num_params):
+    config = load_config(overrides=["model.layer_pool={name: single, layer: 0}",
+                                    *(f"model.{item}" for item in overrides)])
+    found = build.count_params(build.build_net(config.model, 1, 80))
+    assert found == pytest.approx(num_params, rel=0.02)
+
+
+def test_the_size_of_unipool():
+    """2.87 million for 12 layers of 768 behind layer 0, one block (arXiv 2409.07770)."""
+    config = load_config(overrides=["model.layer_pool.name=unipool"])
+    found = build.count_params(build.build_net(config.model, 13, 768))
+    assert found == pytest.approx(2.87e6, rel=0.005)
 
 
 def test_options_arrive():

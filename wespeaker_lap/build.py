@@ -8,12 +8,22 @@ from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.frontends.selection import Selection, select
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.losses.margin import AAMSoftmax
-from wespeaker_lap.models.layer_pool import LAP, WeightedSum
+from wespeaker_lap.models.campplus import CamPlusPlus
+from wespeaker_lap.models.ecapa import EcapaTdnn
+from wespeaker_lap.models.layer_pool import LAP, SingleLayer, WeightedSum
+from wespeaker_lap.models.mfa_conformer import MFAConformer
+from wespeaker_lap.models.mhfa import MHFA, TwoStreams
+from wespeaker_lap.models.resnet import ResNet34
+from wespeaker_lap.models.span_out import SpanOut
 from wespeaker_lap.models.speaker_net import SpeakerNet
 from wespeaker_lap.models.time_pool import ASTP, StatsPool
+from wespeaker_lap.models.unipool import UniPool
+from wespeaker_lap.models.xvector import XVector
 
-LAYER_POOLS = {"weighted_sum": WeightedSum, "lap": LAP}
-TIME_POOLS = {"stats": StatsPool, "astp": ASTP}
+LAYER_POOLS = {"weighted_sum": WeightedSum, "single": SingleLayer, "lap": LAP, "unipool": UniPool}
+FRAME_NETS = {"xvector": XVector, "ecapa": EcapaTdnn, "resnet34": ResNet34,
+              "campplus": CamPlusPlus, "mfa_conformer": MFAConformer}
+TIME_POOLS = {"stats": StatsPool, "astp": ASTP, "mhfa": MHFA}
 
 
 def build_frontend(config: cfg.Frontend, features: cfg.Features | None = None,
@@ -56,9 +66,20 @@ def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:
         config: the model section.
         num_layers, dim: L and D of the features.
     """
-    layer_pool = LAYER_POOLS[config.layer_pool.name](num_layers, dim, **_options(config.layer_pool))
-    time_pool = TIME_POOLS[config.time_pool.name](layer_pool.out_dim, **_options(config.time_pool))
-    return SpeakerNet(layer_pool, time_pool, embed_dim=config.embed_dim)
+    def make_layer_pool() -> nn.Module:
+        return LAYER_POOLS[config.layer_pool.name](num_layers, dim, **_options(config.layer_pool))
+
+    layer_pool, frame_net = make_layer_pool(), None
+    if config.time_pool.name == "mhfa":
+        layer_pool = TwoStreams(layer_pool, make_layer_pool())
+    if config.frame_net is not None:
+        kind = FRAME_NETS[config.frame_net.name]
+        frame_net = kind(layer_pool.out_dim, **_options(config.frame_net))
+    frame_dim = (frame_net or layer_pool).out_dim
+    time_pool = TIME_POOLS[config.time_pool.name](frame_dim, **_options(config.time_pool))
+    span_out = None if config.span_out is None else SpanOut(**_options(config.span_out))
+    return SpeakerNet(layer_pool, time_pool, config.embed_dim, frame_net, config.hidden_dim,
+                      span_out)
 
 
 def build_head(config: cfg.Loss, embed_dim: int, num_speakers: int) -> AAMSoftmax:

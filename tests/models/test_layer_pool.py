@@ -1,13 +1,14 @@
 """WeightedSum and LAP against loops in numpy, float64."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from wespeaker_lap.models.layer_pool import LAP, WeightedSum
+from wespeaker_lap.models.layer_pool import LAP, SingleLayer, WeightedSum
 
 SMALL = {"num_layers": 5, "in_dim": 12, "out_dim": 6}
 
@@ -40,7 +41,7 @@ def batch_norm(rows: np.ndarray, norm: nn.BatchNorm1d, training: bool) -> np.nda
     return out
 
 
-def reference_head(x, w1, b1, w2, b2):
+def reference_head(x, w1, b1, w2, b2, how):
     """One frame and head: `x (L, d)` -> pooled `(d,)` and scores `(L,)`."""
     def f(u):
         hidden = [max(0.0, sum(u[i] * w1[i, j] for i in range(len(u))) + b1[j])
@@ -50,7 +51,8 @@ def reference_head(x, w1, b1, w2, b2):
     by_mean = f([layer.mean() for layer in x])
     by_max = f([layer.max() for layer in x])
     scores = [1 / (1 + math.exp(-(a + b))) for a, b in zip(by_mean, by_max, strict=True)]
-    pooled = [max(scores[i] * x[i, c] for i in range(len(x))) for c in range(x.shape[1])]
+    combine = {"max": max, "mean": statistics.fmean}[how]
+    pooled = [combine([scores[i] * x[i, c] for i in range(len(x))]) for c in range(x.shape[1])]
     return np.array(pooled), np.array(scores)
 
 
@@ -67,7 +69,8 @@ def reference_lap(pool: LAP, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
                                          pool.expand_weight, pool.expand_bias)]
     best, scores = [], []
     for frame in frames:
-        heads = [reference_head(frame[:, h], *(p[h] for p in nets)) for h in range(pool.num_heads)]
+        heads = [reference_head(frame[:, h], *(p[h] for p in nets), pool.combine)
+                 for h in range(pool.num_heads)]
         best.append(np.concatenate([pooled for pooled, _ in heads]))
         scores.append([s for _, s in heads])
     out = np.array(best) @ pool.out_linear.weight.detach().numpy().T
@@ -78,8 +81,9 @@ def reference_lap(pool: LAP, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("num_heads", [1, 3, 12])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("num_layers", [2, 5])
-def test_lap_equals_the_seven_steps(num_heads, training, num_layers):
-    sizes = {**SMALL, "num_layers": num_layers}
+@pytest.mark.parametrize("combine", ["max", "mean"])
+def test_lap_equals_the_seven_steps(num_heads, training, num_layers, combine):
+    sizes = {**SMALL, "num_layers": num_layers, "combine": combine}
     pool = randomise(LAP(**sizes, num_heads=num_heads, dropout=0.0)).train(training)
     x = random_input(2, 4, num_layers, 12)
     want, want_scores = reference_lap(pool, x.flatten(0, 1))
@@ -104,9 +108,10 @@ def test_lap_by_hand():
     torch.testing.assert_close(out, torch.tensor([[[2.0, 3.0]]]), rtol=3e-5, atol=0.0)
 
 
-def test_lap_gradients():
+@pytest.mark.parametrize("combine", ["max", "mean"])
+def test_lap_gradients(combine):
     """The winners are picked outside autograd, so check the gradient of input and parameters."""
-    pool = randomise(LAP(**SMALL, num_heads=3)).eval()
+    pool = randomise(LAP(**SMALL, num_heads=3, combine=combine)).eval()
     names, values = zip(*pool.named_parameters(), strict=True)
 
     def run(x, *params):
@@ -119,12 +124,14 @@ def test_lap_gradients():
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_padding_changes_nothing(training):
+@pytest.mark.parametrize("combine", ["max", "mean"])
+def test_padding_changes_nothing(training, combine):
     """In training too: padding stays out of the batch statistics. NaN there does no harm."""
     lengths = torch.tensor([2, 4, 1])
     x = random_input(3, 4, 5, 12)
     frames = torch.cat([utt[:n] for utt, n in zip(x, lengths, strict=True)])
-    pool = randomise(LAP(**SMALL, num_heads=3, dropout=0.0)).train(training)
+    pool = LAP(**SMALL, num_heads=3, dropout=0.0, combine=combine)
+    pool = randomise(pool).train(training)
     want = pool(frames.unsqueeze(0))[0]
     for utt, n in zip(x, lengths, strict=True):
         utt[n:] = torch.nan
@@ -225,3 +232,20 @@ def test_wrong_shapes_are_an_error(pool, shape):
 def test_impossible_sizes_are_an_error(make):
     with pytest.raises(ValueError, match="want num_"):
         make()
+
+
+@pytest.mark.parametrize("layer", [0, 2, -1])
+def test_a_single_layer_is_taken_as_it_is(layer):
+    x = random_input(2, 4, 5, 12)
+    np.testing.assert_array_equal(SingleLayer(5, 12, layer)(x), x.numpy()[:, :, layer, :])
+
+
+@pytest.mark.parametrize("layer", [5, -6])
+def test_a_layer_that_is_not_there(layer):
+    with pytest.raises(ValueError, match=f"want a layer from -5 to 4, got {layer}"):
+        SingleLayer(5, 12, layer)
+
+
+def test_another_way_to_combine_layers_is_an_error():
+    with pytest.raises(ValueError, match="want combine 'max' or 'mean', got 'sum'"):
+        LAP(**SMALL, num_heads=3, combine="sum")

@@ -118,6 +118,45 @@ def test_a_frame_network_may_shorten_the_sequences():
     torch.testing.assert_close(net(feats, lengths), want)
 
 
+class Halves(EveryOther):
+    """It also shows what its two blocks found."""
+
+    def forward(self, frames, lengths, return_scales=False):
+        shorter, lengths = super().forward(frames, lengths)
+        found = [frames[:, ::2], 3 * frames[:, ::2]]
+        return (shorter, lengths, found) if return_scales else (shorter, lengths)
+
+
+def test_the_scales_of_the_frame_network_come_out_with_their_lengths():
+    net = SpeakerNet(LAP(7, 24, out_dim=16, num_heads=4), ASTP(16), 8, frame_net=Halves()).eval()
+    feats, lengths = torch.randn(2, 9, 7, 24), torch.tensor([9, 4])
+    embeddings, scales, shorter = net(feats, lengths, return_scales=True)
+    torch.testing.assert_close(embeddings, net(feats, lengths))
+    frames = net.layer_pool(feats, lengths)[:, ::2]
+    torch.testing.assert_close(scales, [frames, 3 * frames])
+    assert shorter.tolist() == [5, 2]
+
+
+def test_a_layer_more_between_pooling_and_embedding():
+    net = SpeakerNet(WeightedSum(7, 24), StatsPool(24), 8, hidden_dim=5).eval()
+    feats = torch.randn(3, 9, 7, 24)
+    pooled = net.pool_norm(net.time_pool(net.layer_pool(feats), None))
+    linear, _, norm = net.hidden
+    want = net.embed_norm(net.linear(norm((pooled @ linear.weight.T + linear.bias).clamp(min=0))))
+    torch.testing.assert_close(net(feats), want)
+
+
+def test_span_out_is_the_first_thing_that_happens():
+    def cut(feats, lengths):
+        return feats[:, 2:], lengths - 2
+
+    net = SpeakerNet(WeightedSum(7, 24), StatsPool(24), 8).eval()
+    feats, lengths = torch.randn(2, 9, 7, 24), torch.tensor([9, 4])
+    want = net(feats[:, 2:], lengths - 2)
+    net.span_out = cut
+    torch.testing.assert_close(net(feats, lengths), want)
+
+
 def test_frames_of_another_size_are_an_error():
     with pytest.raises(ValueError, match="wants frames of 512 values, but gets 192"):
         SpeakerNet(WeightedSum(7, 192), ASTP(512))

@@ -56,6 +56,36 @@ class WeightedSum(nn.Module):
         return pooled.view(*x.shape[:2], self.out_dim)
 
 
+class SingleLayer(nn.Module):
+    """One of the layers as it is; nothing is learnt.
+
+    Args:
+        num_layers: L.
+        in_dim: D.
+        layer: which one, 0 to L - 1; negative counts from the last one.
+
+    Raises:
+        ValueError: there is no such layer.
+
+    >>> SingleLayer(num_layers=3, in_dim=2, layer=-1)(torch.ones(4, 50, 3, 2)).shape
+    torch.Size([4, 50, 2])
+    """
+
+    def __init__(self, num_layers: int, in_dim: int, layer: int = -1):
+        super().__init__()
+        if not -num_layers <= layer < num_layers:
+            raise ValueError(f"want a layer from {-num_layers} to {num_layers - 1}, got {layer}")
+        self.num_layers = num_layers
+        self.in_dim = in_dim
+        self.out_dim = in_dim
+        self.layer = layer
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, L, D)` -> `(B, T, D)`; see `WeightedSum.forward`."""
+        _check_layers(x, self.num_layers, self.in_dim)
+        return x[:, :, self.layer]
+
+
 class LAP(nn.Module):
     """Layer Attentive Pooling: every frame and head scores the layers, the best ones show.
 
@@ -76,9 +106,10 @@ class LAP(nn.Module):
         out_dim: F.
         num_heads: H, a divisor of D.
         dropout: probability of dropping a score in training.
+        combine: "max", as in step 6, or "mean" over the layers in its place.
 
     Raises:
-        ValueError: no layers, or heads that do not divide D.
+        ValueError: no layers, heads that do not divide D, another `combine`.
 
     >>> pool = LAP(num_layers=7, in_dim=192, out_dim=512, num_heads=16)
     >>> frames, scores = pool(torch.randn(2, 5, 7, 192), return_scores=True)
@@ -93,8 +124,11 @@ class LAP(nn.Module):
         out_dim: int = 512,
         num_heads: int = 16,
         dropout: float = 0.1,
+        combine: str = "max",
     ):
         super().__init__()
+        if combine not in ("max", "mean"):
+            raise ValueError(f"want combine 'max' or 'mean', got {combine!r}")
         if num_layers < 1:
             raise ValueError(f"want num_layers >= 1, got {num_layers}")
         if num_heads < 1 or in_dim < 1 or in_dim % num_heads:
@@ -103,6 +137,7 @@ class LAP(nn.Module):
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.num_heads = num_heads
+        self.combine = combine
         self.in_norm = nn.BatchNorm1d(in_dim)
         self.in_linear = nn.Linear(in_dim, in_dim) if num_heads > 1 else nn.Identity()
         squeezed = max(1, num_layers // 2)
@@ -137,23 +172,21 @@ class LAP(nn.Module):
         _check_layers(x, self.num_layers, self.in_dim)
         mask = frame_mask(lengths, x)
         frames = pack_frames(x, mask)  # (M, L, D)
-        best, scores = self._pool_layers(frames)  # (M, D), (M, H, L)
-        pooled = self.out_norm(self.out_linear(best))  # (M, F)
+        pool = self._pool_best if self.combine == "max" else self._pool_mean
+        values, scores = pool(frames)  # (M, D), (M, H, L)
+        pooled = self.out_norm(self.out_linear(values))  # (M, F)
         pooled = unpack_frames(pooled, mask, x.shape[:2])
         if not return_scores:
             return pooled
         return pooled, unpack_frames(scores, mask, x.shape[:2])
 
-    def _pool_layers(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _pool_best(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Steps 1 to 6: `(M, L, D)` -> `(M, D)` and the scores `(M, H, L)`.
 
         Every layer is projected and scored inside `project_heads`, outside autograd, to learn
         which wins. Here the scores are made again from the views, with their gradient.
         """
-        # Scores are few and decide much: in full precision under autocast too.
-        with torch.autocast(frames.device.type, enabled=False):
-            kept = self.squeeze_weight.new_ones(len(frames), self.num_heads, self.num_layers)
-            kept = self.dropout(kept)  # (M, H, L): 0 or 1 / (1 - p)
+        kept = self._draw_kept(frames)
         frames, normal, linear = self._fold_norm(frames)
         views, values, layers = project_heads(
             frames, normal, linear, self.num_heads,
@@ -162,6 +195,24 @@ class LAP(nn.Module):
             scores = self._score_layers(views, kept)
             layers = layers.view(len(frames), self.num_heads, -1).long()  # (M, H, d)
             return values * scores.gather(2, layers).flatten(1), scores
+
+    def _pool_mean(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_pool_best`, with the mean over layers: every layer has a gradient and is kept."""
+        kept = self._draw_kept(frames)
+        heads = self.in_linear(self._normalise(frames)).unflatten(2, (self.num_heads, -1))
+        with torch.autocast(frames.device.type, enabled=False):
+            heads = heads.to(self.squeeze_weight.dtype)  # (M, L, H, d)
+            views = torch.stack([heads.mean(dim=-1), heads.amax(dim=-1)])  # (2, M, L, H)
+            scores = self._score_layers(views, kept)
+            values = torch.einsum("mhl,mlhd->mhd", scores, heads) / self.num_layers
+            return values.flatten(1), scores
+
+    def _draw_kept(self, frames: Tensor) -> Tensor:
+        """Dropout of the scores, `(M, H, L)`: 0 or 1 / (1 - p)."""
+        # Scores are few and decide much: in full precision under autocast too.
+        with torch.autocast(frames.device.type, enabled=False):
+            kept = self.squeeze_weight.new_ones(len(frames), self.num_heads, self.num_layers)
+            return self.dropout(kept)
 
     def _fold_norm(self, frames: Tensor) -> tuple[
             Tensor, tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:

@@ -4,10 +4,11 @@ from torch import Tensor, nn
 
 
 class SpeakerNet(nn.Module):
-    """Layer pool, (frame network), time pool, batch norm, linear, batch norm.
+    """(Span-out), layer pool, (frame network), time pool, batch norm, linear, batch norm.
 
     Source: arXiv 2512.22148, back end of the LAP-ASTP system. Linear weights are
-    Xavier-uniform and biases zero, except in `frame_net`, which brings its own.
+    Xavier-uniform and biases zero, except in `frame_net`, which brings its own. With `hidden_dim`
+    a linear, ReLU and batch norm come before the last linear, as in the x-vector.
 
     Args:
         layer_pool: `(x (B, T, L, D), lengths) -> (B, T, F)`, with `out_dim` F.
@@ -16,6 +17,8 @@ class SpeakerNet(nn.Module):
         frame_net: optional network between them, `(frames (B, T, F), lengths) ->
             (frames (B, T', F'), lengths)`, with `out_dim` F'; it returns the lengths because
             it may shorten the sequences.
+        hidden_dim: of a layer more between pooling and embedding; None for none.
+        span_out: optional `(feats (B, T, L, D), lengths) -> (feats, lengths)`, before all else.
 
     Raises:
         ValueError: the time pool expects other frames than it gets.
@@ -34,6 +37,8 @@ class SpeakerNet(nn.Module):
         time_pool: nn.Module,
         embed_dim: int = 192,
         frame_net: nn.Module | None = None,
+        hidden_dim: int | None = None,
+        span_out: nn.Module | None = None,
     ):
         super().__init__()
         frame_dim = layer_pool.out_dim if frame_net is None else frame_net.out_dim
@@ -42,34 +47,49 @@ class SpeakerNet(nn.Module):
                 f"the time pool wants frames of {time_pool.in_dim} values, but gets {frame_dim}"
             )
         self.embed_dim = embed_dim
+        self.span_out = span_out
         self.layer_pool = layer_pool
         self.frame_net = frame_net
         self.time_pool = time_pool
         self.pool_norm = nn.BatchNorm1d(time_pool.out_dim)
-        self.linear = nn.Linear(time_pool.out_dim, embed_dim)
+        self.hidden = None if hidden_dim is None else nn.Sequential(
+            nn.Linear(time_pool.out_dim, hidden_dim), nn.ReLU(), nn.BatchNorm1d(hidden_dim))
+        self.linear = nn.Linear(hidden_dim or time_pool.out_dim, embed_dim)
         self.embed_norm = nn.BatchNorm1d(embed_dim)
-        for part in (layer_pool, time_pool, self.linear):
-            part.apply(_init_linear)
+        for part in (layer_pool, time_pool, self.hidden, self.linear):
+            if part is not None:
+                part.apply(_init_linear)
 
-    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, feats: Tensor, lengths: Tensor | None = None, return_scales: bool = False,
+                ) -> Tensor | tuple[Tensor, list[Tensor], Tensor | None]:
         """Embed a batch of utterances.
 
         Args:
             feats: `(B, T, L, D)`, the hidden states of all layers; any values in the padding.
             lengths: `(B,)` frames of each utterance; None when none is padding.
+            return_scales: also return what the blocks of the frame network found, for a
+                multi-scale loss; the network must know `return_scales`.
 
         Returns:
             `(B, E)`, not normalised to length 1. In eval mode an utterance's embedding does
-            not depend on the others in its batch.
+            not depend on the others in its batch. With `return_scales` also the blocks' frames,
+            `(B, T', F_i)` each, and their lengths.
 
         Raises:
             ValueError: `feats` or `lengths` does not fit the network.
         """
-        frames = self.layer_pool(feats, lengths)  # (B, T, F)
-        if self.frame_net is not None:
+        if self.span_out is not None:
+            feats, lengths = self.span_out(feats, lengths)
+        frames, scales = self.layer_pool(feats, lengths), []  # (B, T, F)
+        if return_scales:
+            frames, lengths, scales = self.frame_net(frames, lengths, return_scales=True)
+        elif self.frame_net is not None:
             frames, lengths = self.frame_net(frames, lengths)  # (B, T', F')
-        pooled = self.time_pool(frames, lengths)  # (B, P)
-        return self.embed_norm(self.linear(self.pool_norm(pooled)))
+        vectors = self.pool_norm(self.time_pool(frames, lengths))  # (B, P)
+        if self.hidden is not None:
+            vectors = self.hidden(vectors)
+        embeddings = self.embed_norm(self.linear(vectors))  # (B, E)
+        return (embeddings, scales, lengths) if return_scales else embeddings
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -14,11 +14,10 @@ from pydantic import (
     Field,
     NonNegativeInt,
     Tag,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
+from wespeaker_lap.config.model import Model
 from wespeaker_lap.io.settings import Section, load_settings
 
 
@@ -75,51 +74,6 @@ class Features(Section):
         if self.layers is not None and any(a >= b for a, b in pairwise(self.layers)):
             raise ValueError(f"want layers in rising order, got {list(self.layers)}")
         return self
-
-
-class LapPool(Section):
-    """Layer Attentive Pooling."""
-
-    name: Literal["lap"] = "lap"
-    out_dim: int = Field(512, gt=0)
-    num_heads: int = Field(16, gt=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class WeightedSumPool(Section):
-    """One learnt weight a layer."""
-
-    name: Literal["weighted_sum"] = "weighted_sum"
-
-
-class AstpPool(Section):
-    """Channel- and context-dependent attentive statistics over time."""
-
-    name: Literal["astp"] = "astp"
-    reduction: float = Field(0.5, gt=0, le=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class StatsTimePool(Section):
-    """Mean and deviation over time."""
-
-    name: Literal["stats"] = "stats"
-
-
-class Model(Section):
-    """Layer pooling, pooling over time, embedding."""
-
-    layer_pool: Annotated[LapPool | WeightedSumPool, Field(discriminator="name")] = LapPool()
-    time_pool: Annotated[AstpPool | StatsTimePool, Field(discriminator="name")] = AstpPool()
-    embed_dim: int = Field(192, gt=0)
-
-    @field_validator("layer_pool", "time_pool", mode="before")
-    @classmethod
-    def _name_default(cls, section: Any, info: ValidationInfo) -> Any:
-        """Options without a name are those of the default."""
-        if not isinstance(section, dict):
-            return section
-        return {"name": cls.model_fields[info.field_name].default.name, **section}
 
 
 class MarginSchedule(Section):
