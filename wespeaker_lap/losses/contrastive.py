@@ -8,6 +8,7 @@ import torch.distributed.nn.functional as differentiable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wespeaker_lap.losses.centers import widen
 from wespeaker_lap.models.masking import frame_mask, pack_frames, unpack_frames
 from wespeaker_lap.models.time_pool import ASTP
 
@@ -106,7 +107,7 @@ class MultiScaleContrastive(nn.Module):
         _check_speakers(speakers, len(scales[0]))
         positives = _find_positives(_join_labels(speakers.to(scales[0].device)))
         z = torch.stack([head(x, lengths) for head, x in zip(self.heads, scales, strict=True)])
-        z = _join_embeddings(_widen(z))  # (scales, B, E), B now of all processes
+        z = _join_embeddings(widen(z))  # (scales, B, E), B now of all processes
         return torch.stack([_contrast(each, positives, self.temperature) for each in z]).mean()
 
 
@@ -132,7 +133,7 @@ class _Head(nn.Module):
 def _contrast(z: Tensor, positives: Tensor, temperature: float) -> Tensor:
     """`(B, E)` and `(B, B)` bool -> the loss `()`."""
     with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(_widen(z), dim=1)
+        z = F.normalize(widen(z), dim=1)
         similarities = z @ z.T / temperature  # (B, B)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     log_probs = similarities.masked_fill(itself, -torch.inf).log_softmax(dim=1)
@@ -169,10 +170,6 @@ def _join_embeddings(z: Tensor) -> Tensor:
     if _num_processes() == 1:
         return z
     return torch.cat(differentiable.all_gather(z), dim=1)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _num_processes() -> int:
