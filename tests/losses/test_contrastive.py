@@ -128,6 +128,20 @@ def test_padding_changes_neither_loss_nor_gradients():
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
 
 
+def test_heads_may_run_under_autocast():
+    torch.manual_seed(0)
+    loss_fn = MultiScaleContrastive([4, 6])
+    batch = (make_frames(torch.float32), torch.tensor([0, 0, 1, 1, 1, 2]),
+             torch.tensor([5, 3, 7, 1, 4, 2]))
+    want = loss_fn(*batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = loss_fn(*batch)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, want, rtol=0.1, atol=0.0)
+    assert all(p.grad.isfinite().all() for p in loss_fn.parameters())
+
+
 def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
     torch.manual_seed(0)
     net = Net().double()
