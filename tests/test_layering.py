@@ -1,7 +1,7 @@
 """Imports run one way, and what only moves files and numbers never imports torch.
 
 cli -> share -> pretrain -> engine -> score -> build
-    -> data | frontends | models | losses | config -> io
+    -> data | frontends | losses -> models | config -> io
 """
 
 import ast
@@ -22,7 +22,8 @@ ORDER = [
     {"data", "frontends", "models", "losses", "config"},
     {"io"},
 ]
-SELF_CONTAINED = {"models", "losses"}  # import nothing of ours at all
+# These import nothing of ours but themselves and the parts that they are made of.
+SELF_CONTAINED = {"models": {"models"}, "losses": {"losses", "models"}}
 NO_TORCH = ("io", "score", "data.datadir", "data.trials", "data.audit")
 TORCH = {"torch", "torchaudio"}
 
@@ -34,7 +35,7 @@ def allowed_areas(area: str) -> set[str]:
     if area == "__main__":
         return {"cli"}
     if area in SELF_CONTAINED:
-        return {area}
+        return SELF_CONTAINED[area]
     rank = next(i for i, group in enumerate(ORDER) if area in group)
     return {area}.union(*ORDER[rank + 1 :])
 
@@ -160,7 +161,8 @@ def test_a_clean_package_passes(tmp_path: Path) -> None:
         ("score/cosine.py", "if True:\n    from wespeaker_lap import engine\n"),
         ("models/lap.py", "from wespeaker_lap.io.table import read_table\n"),
         ("models/lap.py", "from wespeaker_lap import __version__\n"),
-        ("losses/margin.py", "from wespeaker_lap.models import speaker_net\n"),
+        ("losses/margin.py", "from wespeaker_lap.io.table import read_table\n"),
+        ("models/lap.py", "from wespeaker_lap.losses import margin\n"),
         ("build.py", "from wespeaker_lap.engine.train import fit\n"),
         ("helpers.py", "import os\n"),
     ],

@@ -1,10 +1,16 @@
-"""Softmax losses with an angular margin: embeddings and speaker labels -> a scalar."""
+"""Softmax losses with a margin: embeddings and speaker labels -> a scalar.
+
+Like `softmax.Softmax` they have `forward(emb, speakers, margin=None) -> loss, logits` and
+`predict(emb) -> speakers`, and compute in float32 (float64 stays) even under autocast.
+"""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wespeaker_lap.losses.centers import make_centers, nearest_cosines, target_index
 
 
 class AAMSoftmax(nn.Module):
@@ -53,27 +59,21 @@ class AAMSoftmax(nn.Module):
         top_k_penalty: float = 0.0,
     ):
         super().__init__()
-        if min(embed_dim, num_speakers, num_subcenters) < 1 or top_k < 0:
-            raise ValueError(
-                "want embed_dim, num_speakers, num_subcenters >= 1 and top_k >= 0, got "
-                f"{embed_dim}, {num_speakers}, {num_subcenters} and {top_k}"
-            )
-        if not 0.0 < scale < math.inf:
-            raise ValueError(f"want a positive scale, got {scale}")
+        if top_k < 0:
+            raise ValueError(f"want top_k >= 0, got {top_k}")
+        _check_scale(scale)
         _check_angle("margin", margin)
         _check_angle("top_k_penalty", top_k_penalty)
-        self.num_speakers = num_speakers
         self.scale = scale
         self.margin = margin
         self.top_k = min(top_k, num_speakers - 1)
         self.top_k_penalty = top_k_penalty
-        self.centers = nn.Parameter(torch.empty(num_speakers, num_subcenters, embed_dim))
-        nn.init.xavier_uniform_(self.centers.data.flatten(0, 1))
+        self.centers = make_centers(embed_dim, num_speakers, num_subcenters)
 
     def forward(
         self, emb: Tensor, speakers: Tensor, margin: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Compute the loss of a batch, in float32 (float64 stays) even under autocast.
+        """Compute the loss of a batch.
 
         Args:
             emb: `(B, E)` embeddings, of any length.
@@ -82,7 +82,7 @@ class AAMSoftmax(nn.Module):
 
         Returns:
             The mean cross entropy `()`, and the scaled logits `(B, N)` with margin and penalty
-            that it was computed from. For the accuracy take the arg max of `cosines`.
+            that it was computed from. For the accuracy take `predict`.
 
         Raises:
             ValueError: a shape does not fit, a label is no speaker, or the margin is no angle
@@ -91,7 +91,7 @@ class AAMSoftmax(nn.Module):
         margin = self.margin if margin is None else margin
         _check_angle("margin", margin)
         cosines = self.cosines(emb)  # (B, N)
-        target = self._target_index(speakers, len(emb))  # (B, 1)
+        target = target_index(speakers, cosines)  # (B, 1)
         logits = cosines.scatter(1, target, _add_margin(cosines.gather(1, target), margin))
         penalty = self.top_k_penalty * margin / self.margin if self.margin > 0.0 else 0.0
         if penalty > 0.0 and self.top_k > 0:
@@ -113,29 +113,83 @@ class AAMSoftmax(nn.Module):
         Raises:
             ValueError: `emb` has another shape.
         """
-        num_speakers, num_subcenters, embed_dim = self.centers.shape
-        if emb.dim() != 2 or emb.shape[1] != embed_dim or len(emb) == 0:
-            raise ValueError(f"want (B, {embed_dim}) with B >= 1, got {tuple(emb.shape)}")
-        # The number below 1 is the cosine of 0.03 radians in float16 and of 0.09 in bfloat16.
-        with torch.autocast(emb.device.type, enabled=False):
-            directions = F.normalize(_widen(self.centers).flatten(0, 1), dim=1)  # (N * K, E)
-            cosines = F.linear(F.normalize(_widen(emb), dim=1), directions)  # (B, N * K)
-        return cosines.view(-1, num_speakers, num_subcenters).amax(dim=2)
+        return nearest_cosines(emb, self.centers)
 
-    def _target_index(self, speakers: Tensor, batch_size: int) -> Tensor:
-        """Checked labels as `(B, 1)` int64, ready for gather and scatter."""
-        if speakers.shape != (batch_size,) or speakers.is_floating_point():
-            raise ValueError(
-                f"want speakers as ({batch_size},) integers, "
-                f"got {tuple(speakers.shape)} of {speakers.dtype}"
-            )
-        low, high = (int(n) for n in speakers.aminmax())
-        if low < 0 or high >= self.num_speakers:
-            raise ValueError(
-                f"want speaker labels from 0 to {self.num_speakers - 1}, got {low} to {high}: "
-                "were the labels made from another speaker list?"
-            )
-        return speakers.long().to(self.centers.device).unsqueeze(1)
+    def predict(self, emb: Tensor) -> Tensor:
+        """Name the nearest speaker of each embedding `(B, E)`: `(B,)` labels, without margin."""
+        return self.cosines(emb).argmax(dim=1)
+
+
+class AMSoftmax(nn.Module):
+    """Additive margin softmax: `scale * (cos(theta) - m)` for the target, `scale * cos(theta)`
+    for everyone else, theta the angle to the nearest of a speaker's K centres.
+
+    Sources: AM-Softmax, arXiv 1801.05599, equation 6 (CosFace, arXiv 1801.09414); sub-centres as
+    in `AAMSoftmax`.
+
+    Args:
+        embed_dim: E.
+        num_speakers: N.
+        scale: factor of all logits.
+        margin: m, a difference of cosines, the full margin that a schedule leads to; from 0 to
+            below 2.
+        num_subcenters: K, centres a speaker.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> loss_fn = AMSoftmax(embed_dim=192, num_speakers=10)
+    >>> loss, logits = loss_fn(torch.randn(4, 192), torch.tensor([0, 3, 3, 9]), margin=0.1)
+    >>> loss.shape, logits.shape
+    (torch.Size([]), torch.Size([4, 10]))
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_speakers: int,
+        scale: float = 30.0,
+        margin: float = 0.2,
+        num_subcenters: int = 1,
+    ):
+        super().__init__()
+        _check_scale(scale)
+        _check_cosine_margin(margin)
+        self.scale = scale
+        self.margin = margin
+        self.centers = make_centers(embed_dim, num_speakers, num_subcenters)
+
+    def forward(
+        self, emb: Tensor, speakers: Tensor, margin: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            emb: `(B, E)` embeddings, of any length.
+            speakers: `(B,)` integer labels from 0 to N - 1.
+            margin: the current margin, a difference of cosines; None for the full one.
+
+        Returns:
+            The mean cross entropy `()`, and the scaled logits `(B, N)` with the margin.
+
+        Raises:
+            ValueError: a shape does not fit, a label is no speaker, or the margin is out of its
+                range.
+        """
+        margin = self.margin if margin is None else margin
+        _check_cosine_margin(margin)
+        cosines = self.cosines(emb)  # (B, N)
+        target = target_index(speakers, cosines)  # (B, 1)
+        logits = self.scale * cosines.scatter(1, target, cosines.gather(1, target) - margin)
+        return F.cross_entropy(logits, target.squeeze(1)), logits
+
+    def cosines(self, emb: Tensor) -> Tensor:
+        """Compare embeddings `(B, E)` with every speaker: `(B, N)`, see `AAMSoftmax.cosines`."""
+        return nearest_cosines(emb, self.centers)
+
+    def predict(self, emb: Tensor) -> Tensor:
+        """Name the nearest speaker of each embedding `(B, E)`: `(B,)` labels, without margin."""
+        return self.cosines(emb).argmax(dim=1)
 
 
 def _add_margin(cosine: Tensor, margin: float) -> Tensor:
@@ -152,8 +206,14 @@ def _rotate(cosine: Tensor, angle: float) -> Tensor:
     return cosine * math.cos(angle) - sine * math.sin(angle)
 
 
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _check_scale(scale: float) -> None:
+    if not 0.0 < scale < math.inf:
+        raise ValueError(f"want a positive scale, got {scale}")
+
+
+def _check_cosine_margin(margin: float) -> None:
+    if not 0.0 <= margin < 2.0:  # two cosines are no further apart
+        raise ValueError(f"want margin in [0, 2), a difference of cosines, got {margin}")
 
 
 def _check_angle(name: str, angle: float) -> None:
