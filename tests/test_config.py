@@ -88,6 +88,9 @@ def test_it_is_frozen():
     ("features.frame_stride=0", "features.frame_stride: Input should be greater than or equal"),
     ("features.segments.number=3", "features.segments.number: unknown key; did you mean 'num'?"),
     ("features.segments.seconds=0", "features.segments.seconds: Input should be greater than 0"),
+    ("features.copies=[clean, nosie]", "features.copies.1: String should match pattern"),
+    ("features.copies=[noise]", "features.copies: want each copy once, and clean among them"),
+    ("features.copies=[clean, clean]", "features.copies: want each copy once, and clean"),
     ("model.layer_pool.name=lapp", "model.layer_pool: Input tag 'lapp'"),
     ("train=3", "train: Input should be a valid dictionary"),
 ])
@@ -107,7 +110,7 @@ def test_a_part_of_the_features_is_chosen(tmp_path):
     config = load_config(path)
     assert config.features.model_dump() == {
         "codec": "int8", "layers": (0, 4, 8), "layer_stride": 1, "frame_stride": 2,
-        "segments": {"num": 3, "seconds": 3.0, "seed": 0}}
+        "segments": {"num": 3, "seconds": 3.0, "seed": 0}, "copies": ("clean",), "copies_seed": 0}
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 
 

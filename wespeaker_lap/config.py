@@ -59,6 +59,10 @@ class Segments(Section):
     seed: int = Field(0, ge=0)  # of their places; not the training's, so that seeds share a store
 
 
+# See data/copies.py, which also knows the range of speeds.
+CopyName = Annotated[str, Field(pattern=r"^(clean|noise|reverb|babble|speed[0-9](\.[0-9]{1,4})?)$")]
+
+
 class Features(Section):
     """Which hidden states are stored, and how."""
 
@@ -67,6 +71,8 @@ class Features(Section):
     layer_stride: int = Field(1, ge=1)  # every n-th layer, from the last one downwards
     frame_stride: int = Field(1, ge=1)  # every n-th frame
     segments: Segments | None = None  # of the training set alone
+    copies: tuple[CopyName, ...] = ("clean",)  # of every utterance of the training set
+    copies_seed: int = Field(0, ge=0)  # of their noises and rooms; as with segments
 
     @model_validator(mode="after")
     def _layers_are_chosen_once(self) -> Self:
@@ -75,6 +81,14 @@ class Features(Section):
         if self.layers is not None and any(a >= b for a, b in pairwise(self.layers)):
             raise ValueError(f"want layers in rising order, got {list(self.layers)}")
         return self
+
+    @field_validator("copies")
+    @classmethod
+    def _clean_is_among_the_copies(cls, copies: tuple[str, ...]) -> tuple[str, ...]:
+        if "clean" not in copies or len(set(copies)) < len(copies):
+            raise ValueError("want each copy once, and clean among them: the training set's "
+                             "embeddings are made of it")
+        return copies
 
 
 class LapPool(Section):

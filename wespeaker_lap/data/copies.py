@@ -6,8 +6,10 @@ every utterance, as in Kaldi's recipes. Names of copies: `clean`, `noise`, `reve
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from wespeaker_lap.io.table import name_some
 
 NAMED_COPIES = ("clean", "noise", "reverb", "babble")
 SPEED = re.compile(r"speed([0-9](?:\.[0-9]{1,4})?)")
@@ -65,6 +67,9 @@ class Copy:
         return f"{self.tag}-{speaker}" if self.kind == "speed" else speaker
 
 
+CLEAN = Copy("clean")
+
+
 def parse_copies(names: Sequence[str]) -> tuple[Copy, ...]:
     """Read the names of copies.
 
@@ -97,3 +102,31 @@ def _parse_copy(name: str) -> Copy:
         raise ValueError(f"unknown copy {name!r}; known: {', '.join(NAMED_COPIES)}, and speed with "
                          f"a factor, such as speed0.9")
     return Copy("speed", float(match[1]))
+
+
+def read_copies(identity: Mapping) -> tuple[Copy, ...]:
+    """The copies that a store has of every utterance, see `augmenter.Augmenter.identity`."""
+    found = identity.get("augmentation", CLEAN.name)
+    return parse_copies(found["copies"]) if isinstance(found, Mapping) else (CLEAN,)
+
+
+def check_ids(utt2spk: Mapping[str, str], copies: Iterable[Copy]) -> None:
+    """Refuse copies whose utterances or speakers would be called as others of the set are.
+
+    Args:
+        utt2spk: the set.
+        copies: to be made of it.
+
+    Raises:
+        ValueError: names them.
+    """
+    speakers = set(utt2spk.values())
+    for copy in copies:
+        if not copy.tag:
+            continue
+        taken = [copy.utt_id(utt) for utt in utt2spk if copy.utt_id(utt) in utt2spk]
+        if copy.kind == "speed":
+            taken += sorted({copy.speaker(one) for one in speakers} & speakers)
+        if taken:
+            raise ValueError(f"the copy {copy.name!r} would be called as what is in the set "
+                             f"already: {name_some(taken)}; rename these, or leave the copy out")
