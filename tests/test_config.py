@@ -91,6 +91,8 @@ def test_it_is_frozen():
     ("features.copies=[clean, nosie]", "features.copies.1: String should match pattern"),
     ("features.copies=[noise]", "features.copies: want each copy once, and clean among them"),
     ("features.copies=[clean, clean]", "features.copies: want each copy once, and clean"),
+    ("train.copy_weights={noise: 1}", "train.copy_weights: noise: not in features.copies"),
+    ("train.copy_weights={clean: -1}", "train.copy_weights.clean: Input should be greater than or"),
     ("model.layer_pool.name=lapp", "model.layer_pool: Input tag 'lapp'"),
     ("train=3", "train: Input should be a valid dictionary"),
 ])

@@ -162,6 +162,8 @@ class Train(Section):
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(512, ge=1)  # over all processes
     crop_seconds: float = Field(2.0, gt=0)
+    # Of features.copies; 1 where none is given.
+    copy_weights: dict[CopyName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-5, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
@@ -192,6 +194,13 @@ class Config(Section):
     loss: Loss = Loss()
     train: Train = Train()
     score: Score = Score()
+
+    @model_validator(mode="after")
+    def _weights_are_of_copies(self) -> Self:
+        strangers = sorted(self.train.copy_weights.keys() - set(self.features.copies))
+        if strangers:
+            raise ValueError(f"train.copy_weights: {', '.join(strangers)}: not in features.copies")
+        return self
 
 
 # Names that users of LAP's own code know -> where the same thing stands here.

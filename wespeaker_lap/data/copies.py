@@ -8,6 +8,7 @@ every utterance, as in Kaldi's recipes. Names of copies: `clean`, `noise`, `reve
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from wespeaker_lap.io.table import name_some
 
@@ -130,3 +131,62 @@ def check_ids(utt2spk: Mapping[str, str], copies: Iterable[Copy]) -> None:
         if taken:
             raise ValueError(f"the copy {copy.name!r} would be called as what is in the set "
                              f"already: {name_some(taken)}; rename these, or leave the copy out")
+
+
+def check_copies(directory: str | Path, identity: Mapping, names: Sequence[str]) -> None:
+    """Refuse a store that has other copies than were asked for.
+
+    Args:
+        directory: of the store, for the message.
+        identity: of the store.
+        names: of the copies wanted, in any order.
+
+    Raises:
+        ValueError: says which it has.
+    """
+    stored = [copy.name for copy in read_copies(identity)]
+    if set(stored) != {copy.name for copy in parse_copies(names)}:
+        raise ValueError(f"{directory}: its copies are {', '.join(stored)}, the configuration "
+                         f"wants {', '.join(names)} (features.copies). Run stage 2 into another "
+                         f"folder, or train with the store's copies")
+
+
+def weigh_copies(copies: Sequence[Copy], weights: Mapping[str, float]) -> dict[Copy, float]:
+    """Choose which copies are trained on, and how often.
+
+    Args:
+        copies: that there are.
+        weights: name -> weight, 0 or more; 1 where none is given. A copy at another speed is no
+            variant of an utterance but another one, so its weight is 0 or 1.
+
+    Returns:
+        Copy -> weight, without those of weight 0.
+
+    Raises:
+        ValueError: a name that is none of the copies, a speed's weight that is not 0 or 1, or
+            nothing left of the original voices.
+    """
+    known = [copy.name for copy in copies]
+    strangers = [name for name in weights if name not in known]
+    if strangers:
+        raise ValueError(f"train.copy_weights: {name_some(strangers)}: not among the copies, which "
+                         f"are {', '.join(known)}")
+    chosen = {copy: float(weights.get(copy.name, 1.0)) for copy in copies}
+    for copy, weight in chosen.items():
+        if copy.kind == "speed" and weight not in (0, 1):
+            raise ValueError(f"train.copy_weights: {copy.name} is trained on (1) or left out (0), "
+                             f"got {weight:g}: its utterances are of speakers of their own")
+    if not any(weight for copy, weight in chosen.items() if copy.kind != "speed"):
+        raise ValueError("train.copy_weights: nothing is left of the original voices; give one of "
+                         "their copies a weight above 0")
+    return {copy: weight for copy, weight in chosen.items() if weight}
+
+
+def list_speakers(utt2spk: Mapping[str, str], copies: Iterable[Copy]) -> list[str]:
+    """All speakers of a set and its copies, sorted; those at another speed are new ones.
+
+    >>> list_speakers({"a1": "a", "b1": "b"}, [Copy("noise"), Copy("speed", 0.9)])
+    ['a', 'b', 'sp0.9-a', 'sp0.9-b']
+    """
+    speakers = set(utt2spk.values())
+    return sorted({copy.speaker(speaker) for copy in copies for speaker in speakers})
