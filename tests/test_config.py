@@ -81,6 +81,7 @@ def test_it_is_frozen():
     ("train.lr=.inf", "train.lr: Input should be a finite number (got inf)"),
     ("train.lr=", "train.lr: Input should be a valid number (got None)"),
     ("features.codec=int3", "features.codec: Input should be 'float16', 'float32' or 'int8' (got"),
+    ("features.precision=fp16", "features.precision: Input should be 'auto', 'float32' or 'bf16'"),
     ("features.layers=[]", "features.layers: Tuple should have at least 1 item"),
     ("features.layers=[0, -1]", "features.layers.1: Input should be greater than or equal to 0"),
     ("features.layers=[0, 4, 4]", "features: want layers in rising order, got [0, 4, 4]"),
@@ -111,7 +112,8 @@ def test_a_part_of_the_features_is_chosen(tmp_path):
                                       " segments: {seconds: 3}}\n")
     config = load_config(path)
     assert config.features.model_dump() == {
-        "codec": "int8", "layers": (0, 4, 8), "layer_stride": 1, "frame_stride": 2,
+        "codec": "int8", "precision": "float32", "layers": (0, 4, 8), "layer_stride": 1,
+        "frame_stride": 2,
         "segments": {"num": 3, "seconds": 3.0, "seed": 0}, "copies": ("clean",), "copies_seed": 0}
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 

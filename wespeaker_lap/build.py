@@ -56,6 +56,12 @@ def build_copies(config: cfg.Features, is_training: bool) -> tuple[Copy, ...]:
     return parse_copies(config.copies) if is_training else (CLEAN,)
 
 
+def choose_precision_name(config: cfg.Config) -> str:
+    """The precision of stage 2; filter banks are always computed in float32."""
+    is_fbank = isinstance(config.frontend, cfg.FbankFrontend)
+    return "float32" if is_fbank else config.features.precision
+
+
 def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:
     """Build the back end.
 

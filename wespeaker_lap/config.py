@@ -67,6 +67,8 @@ class Features(Section):
     """Which hidden states are stored, and how."""
 
     codec: Literal["float16", "float32", "int8"] = "float16"
+    # The encoder's autocast; auto: bf16 where the device has it. Filter banks: always float32.
+    precision: Literal["auto", "float32", "bf16"] = "float32"
     layers: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)  # None: all
     layer_stride: int = Field(1, ge=1)  # every n-th layer, from the last one downwards
     frame_stride: int = Field(1, ge=1)  # every n-th frame

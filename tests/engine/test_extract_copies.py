@@ -151,8 +151,8 @@ def test_a_repair_writes_the_same_bytes(frontend, data, tables, whole, tmp_path,
     (directory / "feats.00000.ark").write_bytes(ark)
     made, encode = [], entries.encode_batch
     monkeypatch.setattr(entries, "encode_batch",
-                        lambda frontend, names, waves: made.append(names) or encode(
-                            frontend, names, waves))
+                        lambda frontend, names, *rest: made.append(names) or encode(
+                            frontend, names, *rest))
     assert len(repair.check_feats(directory)[0]) == 3
     with pytest.raises(ValueError, match=r"'noise' needs recordings .*--noise_scp"):
         repair.check_feats(directory, frontend, data, programs.ALONE)

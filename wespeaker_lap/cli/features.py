@@ -58,7 +58,7 @@ def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature
             build.build_copies(settings.features, training), settings.features.copies_seed, loaded,
             CopySources(noise_scp, rir_scp, babble_scp), frontend.sample_rate)
         extract.extract_feats(frontend, loaded, out, settings.features.codec, world, segments,
-                              augmenter)
+                              augmenter, build.choose_precision_name(settings))
 
 
 def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],

@@ -72,14 +72,15 @@ def read_ahead(batches: Sequence[list[str]], durations: Mapping[str, float],
 
 
 @torch.inference_mode()
-def encode_batch(frontend: FrozenSSL, utts: Sequence[str],
-                 waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+def encode_batch(frontend: FrozenSSL, utts: Sequence[str], waves: Sequence[np.ndarray],
+                 precision: torch.dtype | None = None) -> list[np.ndarray]:
     """Encode some utterances together; each comes out as it would alone.
 
     Args:
         frontend: the encoder.
         utts: their ids, for messages.
         waves: (S,) float32 each; longer than the frontend's window only when alone.
+        precision: of the autocast; None for float32 throughout.
 
     Returns:
         (T, L, D) float32 each.
@@ -92,12 +93,13 @@ def encode_batch(frontend: FrozenSSL, utts: Sequence[str],
             raise ValueError(f"{utt}: {len(wave)} samples are too few for the encoder, which needs "
                              f"{frontend.min_samples}; audit the data with a larger --min_seconds")
     device = next(frontend.parameters()).device
-    if len(waves) == 1:
-        return [frontend.encode(torch.from_numpy(waves[0]).to(device)).float().cpu().numpy()]
-    lengths = torch.tensor([len(wave) for wave in waves], device=device)
-    padded = torch.zeros(len(waves), int(lengths.max()), device=device)
-    for row, wave in zip(padded, waves, strict=True):
-        row[:len(wave)] = torch.from_numpy(wave)
-    feats, num_frames = frontend(padded, lengths)  # (B, T, L, D), (B,)
+    with torch.autocast(device.type, precision, enabled=precision is not None):
+        if len(waves) == 1:
+            return [frontend.encode(torch.from_numpy(waves[0]).to(device)).float().cpu().numpy()]
+        lengths = torch.tensor([len(wave) for wave in waves], device=device)
+        padded = torch.zeros(len(waves), int(lengths.max()))
+        for row, wave in zip(padded, waves, strict=True):
+            row[:len(wave)] = torch.from_numpy(wave)
+        feats, num_frames = frontend(padded.to(device), lengths)  # (B, T, L, D), (B,)
     feats = feats.float().cpu().numpy()
     return [one[:count] for one, count in zip(feats, num_frames.tolist(), strict=True)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from wespeaker_lap import __version__
 from wespeaker_lap.data.augmenter import Augmenter
@@ -19,6 +20,8 @@ from wespeaker_lap.engine.batches import BATCH_SECONDS, encode_batch, make_batch
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.codecs import entry_bytes
+
+PRECISIONS = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}  # their names
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Entries:
         data: the set, durations known.
         segments: that are stored of every utterance; None for whole ones.
         augmenter: of the copies of every utterance; None for the clean one alone.
+        precision: of the encoder's autocast; None for float32 throughout.
     """
 
     frontend: FrozenSSL
     data: DataDir
     segments: Segments | None = None
     augmenter: Augmenter | None = None
+    precision: torch.dtype | None = None
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -62,7 +67,8 @@ class Entries:
         parts = {} if self.segments is None else {"segments": self.segments.identity()}
         augmentation = self.augmenter.identity() if self.augmenter else CLEAN.name
         return {"layers": "all", **self.frontend.identity(),
-                "frame_shift": self.frontend.frame_shift, "augmentation": augmentation, **parts,
+                "frame_shift": self.frontend.frame_shift, "precision": PRECISIONS[self.precision],
+                "augmentation": augmentation, **parts,
                 "data_hash": data_hash(self.data), "toolkit_version": __version__}
 
     def ids(self, utts: Sequence[str]) -> list[str]:
@@ -123,7 +129,8 @@ class Entries:
         Raises:
             ValueError: an utterance is too short for the encoder; names it.
         """
-        for name, feats in zip(part.ids, encode_batch(self.frontend, part.ids, waves), strict=True):
+        encoded = encode_batch(self.frontend, part.ids, waves, self.precision)
+        for name, feats in zip(part.ids, encoded, strict=True):
             yield name, feats if self.segments is None else self.segments.cut(name, feats)
 
 

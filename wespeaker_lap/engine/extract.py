@@ -12,37 +12,39 @@ from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.data.loader import choose_num_threads
 from wespeaker_lap.data.segments import Segments
 from wespeaker_lap.engine.batches import read_ahead
-from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.dist import World, choose_precision
 from wespeaker_lap.engine.entries import Entries, estimate_bytes
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.feats import FeatureWriter, index_store, shard_done, start_store
+from wespeaker_lap.io.write_behind import WriteBehind
 
 MIN_SHARD_BYTES, MAX_SHARD_BYTES = 32 << 20, 4 << 30
 
 
 def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, codec: str,
                   world: World, segments: Segments | None = None,
-                  augmenter: Augmenter | None = None) -> None:
+                  augmenter: Augmenter | None = None, precision: str = "float32") -> None:
     """Extract a set, sharded over the processes; goes on where an earlier run stopped.
 
-    Which utterance goes into which shard depends on the data alone, so a restart with another
-    number of processes finishes the same store, and finished shards are never written again. All
-    copies of an utterance are in one shard.
+    Which utterance with its copies goes into which shard depends on the data alone, so a restart
+    with other processes finishes the same store, and finished shards are never written again.
 
     Args:
         frontend: the encoder, on the world's device.
         data: an audited data directory (durations known).
-        directory: of the store.
-        codec: see `io.codecs.CODECS`.
+        directory, codec: of the store; see `io.codecs.CODECS`.
         world: this process among all.
         segments: that are stored of every utterance of a training set; None for whole ones.
         augmenter: makes the copies of a training set; None for the clean one alone.
+        precision: see `dist.choose_precision`.
 
     Raises:
         ValueError: no durations, another identity in the folder, an utterance that fails (named).
-        OSError: the features would not fit on the disk.
+        OSError: the features do not fit on the disk.
     """
-    directory, entries = Path(directory), Entries(frontend, data, segments, augmenter)
+    # What "auto" is on one process is used by all, or one store would hold two precisions.
+    dtype = world.gather(choose_precision(precision, world.device))[0]
+    directory, entries = Path(directory), Entries(frontend, data, segments, augmenter, dtype)
     sizes = estimate_bytes(frontend, data, codec, segments, entries.copies)
     identity, num_threads = entries.identity(), choose_num_threads(world.local_size)
     shards = plan_shards(sizes)
@@ -50,8 +52,8 @@ def extract_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, cod
     check_disk(directory, sum(sizes[utt] for n in missing for utt in shards[n]))
     own = missing[world.rank::world.size]
     hours = sum(data.durations[utt] for n in own for utt in shards[n]) / 3600
-    logging.info("%d of %d shards to do, %.2f h for this process, %.2f GB in all", len(missing),
-                 len(shards), hours, sum(sizes.values()) / 1e9)
+    logging.info("%d of %d shards to do, %.2f h for this process, %s, %.2f GB in all", len(missing),
+                 len(shards), hours, identity["precision"], sum(sizes.values()) / 1e9)
     with _progress_bar(data, hours, world) as progress:
         for number in own:
             with FeatureWriter(directory, identity, codec, number) as writer:
@@ -116,8 +118,9 @@ def _fill_shard(writer: FeatureWriter, entries: Entries, utts: Sequence[str], nu
                 progress: tqdm) -> None:
     durations = entries.data.durations
     groups = entries.plan_groups(utts)
-    for group, parts in read_ahead(groups, durations, entries.load, num_threads):
-        for part, waves in parts:
-            for name, feats in entries.encode(part, waves):
-                writer.write(name, feats)
-        progress.update(sum(durations[utt] for utt in group) / 3600)
+    with WriteBehind(writer) as behind:
+        for group, parts in read_ahead(groups, durations, entries.load, num_threads):
+            for part, waves in parts:
+                for name, feats in entries.encode(part, waves):
+                    behind.write(name, feats)
+            progress.update(sum(durations[utt] for utt in group) / 3600)

@@ -7,7 +7,7 @@ from wespeaker_lap.data.copies import read_copies
 from wespeaker_lap.data.copy_sources import CopySources, load_augmenter
 from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.data.segments import read_segments
-from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.dist import World, choose_precision
 from wespeaker_lap.engine.entries import Entries, estimate_bytes
 from wespeaker_lap.engine.extract import check_disk, plan_shards
 from wespeaker_lap.frontends.ssl import FrozenSSL
@@ -75,7 +75,7 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, worl
         OSError: the disk has no room for the largest shard.
     """
     directory, stored = Path(directory), read_identity(directory)
-    entries = _restore_entries(frontend, data, stored, sources)
+    entries = _restore_entries(frontend, data, stored, sources, world)
     start_store(directory, entries.identity(), stored["codec"])
     sizes = estimate_bytes(frontend, data, stored["codec"], entries.segments, entries.copies)
     shards = plan_shards(sizes)
@@ -93,13 +93,14 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, worl
 
 
 def _restore_entries(frontend: FrozenSSL, data: DataDir, stored: dict,
-                     sources: CopySources) -> Entries:
+                     sources: CopySources, world: World) -> Entries:
     """What the store consists of, by its own word; whether that fits the data is seen later."""
     copies = read_copies(stored)
     augmentation = stored.get("augmentation")
     seed = augmentation.get("seed", 0) if isinstance(augmentation, dict) else 0
     augmenter = load_augmenter(copies, seed, data, sources, frontend.sample_rate)
-    return Entries(frontend, data, read_segments(stored), augmenter)
+    precision = choose_precision(stored.get("precision", "float32"), world.device)
+    return Entries(frontend, data, read_segments(stored), augmenter, precision)
 
 
 def _tidy(directory: Path, found: list[Finding], num_shards: int) -> None:
