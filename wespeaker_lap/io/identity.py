@@ -8,9 +8,9 @@ from pathlib import Path
 # training set's utterances are in it in parts (see `data.segments`).
 DATA_FIELDS = ("data_hash", "augmentation", "toolkit_version", "shards", "segments")
 # How the numbers were rounded while they were computed. It is recorded, since a store must go on in
-# the precision that it began in. But it is no other feature: states move by about a percent, like
-# from one machine's kernels to another's but coarser, and a model must take both, because new
-# recordings are computed in float32 whatever its training set was.
+# the precision that it began in. But it is no other feature: bf16 moves states by one to three
+# percent of their deviation, and a model must take both precisions anyhow, because new recordings
+# are computed in float32 whatever its training set was.
 ROUNDING_FIELDS = ("precision",)
 # What a field that is absent stands for: stores of earlier versions, and those of made-up features.
 DEFAULTS = {"layers": "all", "frame_stride": 1, "segments": None, "precision": "float32"}
