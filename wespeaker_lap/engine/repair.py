@@ -75,16 +75,16 @@ def repair_feats(frontend: FrozenSSL, data: DataDir, directory: str | Path, worl
         OSError: the disk has no room for the largest shard.
     """
     directory, stored = Path(directory), read_identity(directory)
-    entries = _restore_entries(frontend, data, stored, sources, world)
-    start_store(directory, entries.identity(), stored["codec"])
-    sizes = estimate_bytes(frontend, data, stored["codec"], entries.segments, entries.copies)
+    codec, entries = stored["codec"], _restore_entries(frontend, data, stored, sources, world)
+    identity = start_store(directory, entries.identity(), codec)
+    sizes = estimate_bytes(frontend, data, codec, entries.segments, entries.copies)
     shards = plan_shards(sizes)
     # One process's findings for all: another may look when a first shard is already repaired.
     found = world.gather(verify_store(directory) if world.is_main else [])[0]
     bad = world.gather(_choose_shards(directory, entries, shards, found))[0]
     check_disk(directory, world.size * max([sum(map(sizes.get, shards[n])) for n in bad] or [0]))
     for number in bad[world.rank::world.size]:
-        with FeatureWriter(directory, entries.identity(), stored["codec"], number) as writer:
+        with FeatureWriter(directory, identity, codec, number) as writer:
             _refill_shard(writer, entries, shards[number])
     world.barrier()
     if world.is_main and found:
