@@ -72,6 +72,12 @@ def test_ids_that_are_taken_are_refused(utt2spk, names, message):
     check_ids(utt2spk, parse_copies(["clean", "reverb", "speed1.2"]))
 
 
+def test_ids_that_are_taken_are_refused_before_any_table_is_read(tmp_path):
+    data = DataDir(tmp_path, {}, {"a": "x", "noise-a": "x"}, {}, {})
+    with pytest.raises(ValueError, match=r"would be called .*: noise-a;"):
+        load(data, "clean", "noise", noise_scp=tmp_path / "gone.scp")
+
+
 def test_an_identity_is_read_back():
     names = ["clean", "speed0.9", "noise"]
     assert read_copies({"augmentation": {"copies": names}}) == parse_copies(names)

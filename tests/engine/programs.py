@@ -124,6 +124,15 @@ def extract_set(data: Path, directory: Path, shard_bytes: int,
         extract.extract_feats(frontend, loaded, directory, "float16", world, None, augmenter)
 
 
+def extract_by_unlike_machines(data: Path, directory: Path, shard_bytes: int) -> None:
+    """Extract in precision "auto" where only the main process's device is one of bf16."""
+    extract.MIN_SHARD_BYTES = shard_bytes
+    with join_world("cpu") as world:
+        extract.choose_precision = lambda name, device: torch.bfloat16 if world.is_main else None
+        extract.extract_feats(FrozenSSL.load("wavlm_tiny"), load_data_dir(data), directory,
+                              "float16", world, precision="auto")
+
+
 def repair_set(data: Path, directory: Path, shard_bytes: int,
                tables: Path | None = None) -> None:
     """Repair a store of small shards."""

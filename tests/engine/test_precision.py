@@ -3,7 +3,6 @@
 import numpy as np
 import programs
 import pytest
-import torch
 from checks import snapshot
 from tiny import TINY_CONFIG, write_voices
 
@@ -53,11 +52,19 @@ def test_it_is_recorded_and_a_store_goes_on_in_its_own(frontend, data, stores):
         extract.extract_feats(frontend, data, stores / "bf16", "float32", programs.ALONE)
 
 
-def test_auto_is_what_the_main_process_chooses(frontend, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "choose_precision",
-                        lambda name, device: {"auto": torch.bfloat16}[name])
-    extract.extract_feats(frontend, data, tmp_path, "float16", programs.ALONE, precision="auto")
-    assert FeatureStore(tmp_path).identity["precision"] == "bf16"
+def test_auto_is_what_the_main_process_chooses(frontend, data, launcher, tmp_path, monkeypatch):
+    """Though the other process would compute in float32, the files are those of bf16 alone."""
+    arguments = data.path, tmp_path / "two", 250_000
+    done = launcher.function_by_two("extract_by_unlike_machines", *arguments)
+    assert [code for code, _ in done] == [0, 0], done
+    monkeypatch.setattr(extract, "MIN_SHARD_BYTES", 250_000)
+    extract.extract_feats(frontend, data, tmp_path / "one", "float16", programs.ALONE,
+                          precision="bf16")
+    two, one = FeatureStore(tmp_path / "two"), FeatureStore(tmp_path / "one")
+    assert two.identity == one.identity and two.identity["precision"] == "bf16"
+    assert len(list((tmp_path / "two").glob("feats.0*.ark"))) > 1
+    for utt in data.wavs:
+        assert np.mean(two[utt] == one[utt]) > 0.9  # in float32 hardly any number would be
 
 
 def test_a_repair_is_in_the_stores_precision(frontend, data, tmp_path):
