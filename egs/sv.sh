@@ -19,13 +19,12 @@ data=data           # data directories are in $data/<set>; all paths: from the r
 feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
 exp_dir=            # everything of this training; exp/<name of the configuration> where empty
 train_set=train valid_set=valid # the second is watched while training; none where empty
-test_sets="test"
-cohort_set=         # for AS-norm; the training set where empty
+test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
+noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
 trials=             # names of trial lists; all of the test sets where empty
 nj=                 # processes for work on the CPU; one a core where empty
 nproc=              # training processes on this machine; one a GPU, or 1
-gpus=               # "[0,1]" or "0 1"
-device=auto         # auto, cpu, cuda, mps
+device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
 num_avg=            # epochs to average; the configuration's where empty
 checkpoint=avg_model # weights for embeddings: a file in models/
@@ -68,7 +67,7 @@ prepare() {
 run_stages() {
     parse_options "$@"
     . "$TOOLS/env.sh"
-    local CONFIG=(--config "$config") ITEM SET ENCODER ROLE
+    local CONFIG=(--config "$config") ITEM SET ENCODER ROLE=()
     for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
     # A mistake in the configuration ends the recipe here, before any work.
     ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
@@ -77,6 +76,7 @@ run_stages() {
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
     : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
     local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL VALID=()
+    local TRAINING=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
     local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
     mapfile -t SETS < <(printf '%s\n' $train_set $cohort_set $test_sets | awk '!seen[$0]++')
     ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
@@ -96,9 +96,9 @@ run_stages() {
         done
     fi
     if stage 2 "layer features"; then
-        for SET in "${ALL[@]}"; do ROLE=; [ "$SET" != "$train_set" ] || ROLE=--training
+        for SET in "${ALL[@]}"; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TRAINING[@]}")
             launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
-                "${CONFIG[@]}" $ROLE --device "$device"
+                "${CONFIG[@]}" ${ROLE[@]+"${ROLE[@]}"} --device "$device"
         done
     fi
     if stage 3 "train"; then

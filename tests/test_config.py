@@ -81,6 +81,7 @@ def test_it_is_frozen():
     ("train.lr=.inf", "train.lr: Input should be a finite number (got inf)"),
     ("train.lr=", "train.lr: Input should be a valid number (got None)"),
     ("features.codec=int3", "features.codec: Input should be 'float16', 'float32' or 'int8' (got"),
+    ("features.precision=fp16", "features.precision: Input should be 'auto', 'float32' or 'bf16'"),
     ("features.layers=[]", "features.layers: Tuple should have at least 1 item"),
     ("features.layers=[0, -1]", "features.layers.1: Input should be greater than or equal to 0"),
     ("features.layers=[0, 4, 4]", "features: want layers in rising order, got [0, 4, 4]"),
@@ -88,6 +89,11 @@ def test_it_is_frozen():
     ("features.frame_stride=0", "features.frame_stride: Input should be greater than or equal"),
     ("features.segments.number=3", "features.segments.number: unknown key; did you mean 'num'?"),
     ("features.segments.seconds=0", "features.segments.seconds: Input should be greater than 0"),
+    ("features.copies=[clean, nosie]", "features.copies.1: String should match pattern"),
+    ("features.copies=[noise]", "features.copies: want each copy once, and clean among them"),
+    ("features.copies=[clean, clean]", "features.copies: want each copy once, and clean"),
+    ("train.copy_weights={noise: 1}", "train.copy_weights: noise: not in features.copies"),
+    ("train.copy_weights={clean: -1}", "train.copy_weights.clean: Input should be greater than or"),
     ("model.layer_pool.name=lapp", "model.layer_pool: Input tag 'lapp'"),
     ("train=3", "train: Input should be a valid dictionary"),
 ])
@@ -106,8 +112,9 @@ def test_a_part_of_the_features_is_chosen(tmp_path):
                                       " segments: {seconds: 3}}\n")
     config = load_config(path)
     assert config.features.model_dump() == {
-        "codec": "int8", "layers": (0, 4, 8), "layer_stride": 1, "frame_stride": 2,
-        "segments": {"num": 3, "seconds": 3.0, "seed": 0}}
+        "codec": "int8", "precision": "float32", "layers": (0, 4, 8), "layer_stride": 1,
+        "frame_stride": 2,
+        "segments": {"num": 3, "seconds": 3.0, "seed": 0}, "copies": ("clean",), "copies_seed": 0}
     assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
 
 

@@ -3,6 +3,7 @@
 from torch import nn
 
 from wespeaker_lap import config as cfg
+from wespeaker_lap.data.copies import CLEAN, Copy, parse_copies
 from wespeaker_lap.data.segments import Segments
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.frontends.selection import Selection, select
@@ -57,6 +58,18 @@ def build_segments(config: cfg.Features, frontend: FrozenSSL | FbankLayer | Sele
         return None
     rate = frontend.sample_rate / frontend.frame_shift  # frames a second
     return Segments(chosen.num, max(1, round(chosen.seconds * rate)), chosen.seed)
+
+
+def build_copies(config: cfg.Features, is_training: bool) -> tuple[Copy, ...]:
+    """The copies that are stored of a set's utterances; the clean one alone where nothing is
+    trained on the set."""
+    return parse_copies(config.copies) if is_training else (CLEAN,)
+
+
+def choose_precision_name(config: cfg.Config) -> str:
+    """The precision of stage 2; filter banks are always computed in float32."""
+    is_fbank = isinstance(config.frontend, cfg.FbankFrontend)
+    return "float32" if is_fbank else config.features.precision
 
 
 def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:

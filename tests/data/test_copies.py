@@ -1,8 +1,10 @@
 """Names of augmentation copies, the ids and speakers that follow from them."""
 
+import re
+
 import pytest
 
-from wespeaker_lap.data.copies import Copy, parse_copies
+from wespeaker_lap.data.copies import Copy, check_copies, list_speakers, parse_copies, weigh_copies
 
 
 @pytest.mark.parametrize(("name", "kind", "factor", "utt", "speaker"), [
@@ -51,3 +53,40 @@ def test_wrong_copies_cannot_be_made():
         Copy("music")
     with pytest.raises(ValueError, match="speed factors"):
         Copy("speed", float("nan"))
+
+
+ALL = parse_copies(["clean", "noise", "reverb", "speed0.9"])
+
+
+@pytest.mark.parametrize(("weights", "expected"), [
+    ({}, {"clean": 1, "noise": 1, "reverb": 1, "speed0.9": 1}),
+    ({"noise": 0.5, "clean": 0}, {"noise": 0.5, "reverb": 1, "speed0.9": 1}),
+    ({"speed0.9": 0, "reverb": 0}, {"clean": 1, "noise": 1})])
+def test_weights_choose_the_copies_to_train_on(weights, expected):
+    found = weigh_copies(ALL, weights)
+    assert {copy.name: weight for copy, weight in found.items()} == expected
+
+
+@pytest.mark.parametrize(("weights", "message"), [
+    ({"babble": 1}, "babble: not among the copies, which are clean, noise, reverb, speed0.9"),
+    ({"speed0.9": 0.5}, "speed0.9 is trained on (1) or left out (0), got 0.5"),
+    ({"clean": 0, "noise": 0, "reverb": 0}, "nothing is left of the original voices")])
+def test_wrong_weights_are_refused(weights, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        weigh_copies(ALL, weights)
+
+
+def test_speakers_multiply_with_the_speeds_alone():
+    utt2spk = {"u2": "b", "u1": "a", "u3": "b"}
+    assert list_speakers(utt2spk, ALL[:3]) == ["a", "b"]
+    copies = (*ALL, Copy("speed", 1.1))
+    assert list_speakers(utt2spk, copies) == ["a", "b", "sp0.9-a", "sp0.9-b", "sp1.1-a", "sp1.1-b"]
+
+
+def test_a_store_of_other_copies_is_refused():
+    stored = {"augmentation": {"copies": ["clean", "noise"]}}
+    check_copies("feats", stored, ["noise", "clean"])
+    check_copies("feats", {}, ["clean"])
+    with pytest.raises(ValueError, match=r"^feats: its copies are clean, noise, the configuration "
+                                         r"wants clean "):
+        check_copies("feats", stored, ["clean"])

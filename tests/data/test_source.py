@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from wespeaker_lap.data.copies import list_speakers, parse_copies, weigh_copies
 from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.io.feats import FeatureStore, FeatureWriter
 
@@ -123,3 +124,71 @@ def test_missing_features_are_named_with_the_store(store):
     utt2spk = {**UTT2SPK, "gone1": "x", "gone2": "x"}
     with pytest.raises(ValueError, match="no features for gone1, gone2; run stage 2 for this set"):
         make(store, utt2spk=utt2spk)
+
+
+COPIES = parse_copies(["clean", "noise", "reverb", "speed0.9", "speed1.1"])
+OFFSETS = {"": 0, "noise-": 100, "reverb-": 200, "sp0.9-": 300, "sp1.1-": 400}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Frame t of a copy holds t and the offset of its kind."""
+    directory = tmp_path_factory.mktemp("copied")
+    with FeatureWriter(directory, {"num_layers": 2, "dim": 3}, "float32") as writer:
+        for utt, frames in NUM_FRAMES.items():
+            for tag, offset in OFFSETS.items():
+                writer.write(tag + utt, np.tile(offset + np.arange(frames)[:, None, None],
+                                                (1, 2, 3)))
+    return FeatureStore(directory)
+
+
+def make_copied(store, weights=None, seed=5, crop_frames=20):
+    copies = weigh_copies(COPIES, weights or {})
+    return FeatureSource(store, UTT2SPK, list_speakers(UTT2SPK, copies), crop_frames, seed, copies)
+
+
+def test_speed_copies_are_utterances_of_new_speakers(copied):
+    source = make_copied(copied, {"noise": 0, "reverb": 0})
+    assert source.speakers == ["sp0.9-x", "sp0.9-ü", "sp1.1-x", "sp1.1-ü", "x", "ü"]
+    found = [fill(source, (0, n))[0][:2] for n in range(len(source))]
+    assert found == [("a", 5), ("b", 4), ("é", 4), ("sp0.9-a", 1), ("sp0.9-b", 0), ("sp0.9-é", 0),
+                     ("sp1.1-a", 3), ("sp1.1-b", 2), ("sp1.1-é", 2)]
+    assert frames_of(source, (0, 3)) == [300 + t for t in (*range(7), *range(7), *range(6))]
+
+
+def test_one_of_an_utterances_copies_is_drawn_by_weight(copied):
+    """2000 draws with shares 1/7, 4/7 and 2/7: within four deviations, which are below 45."""
+    source = make_copied(copied, {"clean": 0.25, "reverb": 0.5})
+    names = [fill(source, (epoch, 1))[0][0] for epoch in range(2000)]
+    for name, share in (("b", 1 / 7), ("noise-b", 4 / 7), ("reverb-b", 2 / 7)):
+        assert abs(names.count(name) - 2000 * share) < 90
+    frames = [frames_of(source, (epoch, 1))[0] // 100 for epoch in range(50)]
+    assert frames == [["b", "noise-b", "reverb-b"].index(name) for name in names[:50]]
+    labels = {fill(source, (epoch, 1))[0][1] for epoch in range(50)}
+    assert labels == {source.speakers.index("x")}
+    without = make_copied(copied, {"clean": 0.25, "noise": 0})
+    assert {fill(without, (epoch, 1))[0][0] for epoch in range(100)} == {"b", "reverb-b"}
+
+
+def test_the_copy_is_a_function_of_seed_epoch_and_utterance(copied):
+    keys = [(epoch, index) for epoch in range(30) for index in range(9)]
+
+    def draw(source, keys):
+        return [(fill(source, key)[0], frames_of(source, key)) for key in keys]
+
+    first = draw(make_copied(copied), keys)
+    assert draw(make_copied(copied), keys[::-1])[::-1] == first
+    assert draw(pickle.loads(pickle.dumps(make_copied(copied))), keys) == first
+    assert draw(make_copied(copied, seed=6), keys) != first
+
+
+def test_with_the_clean_copy_alone_draws_are_what_they_were(copied, store):
+    source = make_copied(copied, {"noise": 0, "reverb": 0, "speed0.9": 0, "speed1.1": 0})
+    assert len(source) == 3 and source.speakers == ["x", "ü"]
+    for epoch in range(20):
+        assert frames_of(source, (epoch, 1)) == frames_of(make(store), (epoch, 1))
+
+
+def test_missing_copies_are_named(store):
+    with pytest.raises(ValueError, match="no features for noise-b, noise-a, noise-é, reverb-b"):
+        make_copied(store)

@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import nn
 
 from wespeaker_lap import cli
+from wespeaker_lap.data.copies import parse_copies
+from wespeaker_lap.data.copy_sources import CopySources, load_augmenter
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.engine import extract
 from wespeaker_lap.engine.dist import (
@@ -29,9 +31,11 @@ from wespeaker_lap.engine.dist import (
     join_world,
     synchronise_batch_norm,
 )
+from wespeaker_lap.engine.repair import repair_feats
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.models.layer_pool import LAP
 
+ALL_COPIES = ("clean", "noise", "reverb", "babble", "speed0.9", "speed1.1")
 PATIENCE = 60.0  # seconds that anything may wait here before it counts as hung
 
 
@@ -109,21 +113,40 @@ def _happen(what: str) -> None:
         time.sleep(0.01)
 
 
-def extract_set(data: Path, directory: Path, shard_bytes: int) -> None:
-    """Extract with small shards."""
+def extract_set(data: Path, directory: Path, shard_bytes: int,
+                tables: Path | None = None) -> None:
+    """Extract with small shards; all copies where there is a folder with noises and rooms."""
     extract.MIN_SHARD_BYTES = shard_bytes
     with join_world("cpu") as world:
-        frontend = FrozenSSL.load("wavlm_tiny")
-        extract.extract_feats(frontend, load_data_dir(data), directory, "float16", world)
+        frontend, loaded = FrozenSSL.load("wavlm_tiny"), load_data_dir(data)
+        augmenter = tables and load_augmenter(parse_copies(ALL_COPIES), 3, loaded,
+                                              find_sources(tables))
+        extract.extract_feats(frontend, loaded, directory, "float16", world, None, augmenter)
 
 
-def repair_set(data: Path, directory: Path, shard_bytes: int) -> None:
+def extract_by_unlike_machines(data: Path, directory: Path, shard_bytes: int) -> None:
+    """Extract in precision "auto" where only the main process's device is one of bf16."""
+    extract.MIN_SHARD_BYTES = shard_bytes
+    with join_world("cpu") as world:
+        extract.choose_precision = lambda name, device: torch.bfloat16 if world.is_main else None
+        extract.extract_feats(FrozenSSL.load("wavlm_tiny"), load_data_dir(data), directory,
+                              "float16", world, precision="auto")
+
+
+def repair_set(data: Path, directory: Path, shard_bytes: int,
+               tables: Path | None = None) -> None:
     """Repair a store of small shards."""
-    from wespeaker_lap.engine.repair import repair_feats
     extract.MIN_SHARD_BYTES = shard_bytes
     with join_world("cpu") as world:
-        frontend = FrozenSSL.load("wavlm_tiny")
-        repair_feats(frontend, load_data_dir(data), directory, world)
+        frontend, sources = FrozenSSL.load("wavlm_tiny"), CopySources()
+        if tables:
+            sources = find_sources(tables)
+        repair_feats(frontend, load_data_dir(data), directory, world, sources)
+
+
+def find_sources(tables: Path) -> CopySources:
+    """The tables in a folder; babble is made of the set itself."""
+    return CopySources(tables / "noise.scp", tables / "rir.scp")
 
 
 def sync_batch_norm(inputs_path: Path, out_dir: Path) -> None:

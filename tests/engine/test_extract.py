@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from wespeaker_lap.data.datadir import DataDir, load_data_dir, write_data_dir
-from wespeaker_lap.engine import extract
+from wespeaker_lap.engine import batches, entries, extract
 from wespeaker_lap.frontends.ssl import FrozenSSL
-from wespeaker_lap.io.audio import write_wav
+from wespeaker_lap.io.audio import read_audio, write_wav
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import write_table
 
@@ -69,7 +69,7 @@ def test_a_store_is_what_kaldiio_reads(frontend, data_path, whole_store):
     assert sorted(store) == sorted(arks) == sorted(data.wavs)
     assert len(done_shards(whole_store)) >= 4
     for utt, wav in data.wavs.items():
-        alone = frontend.encode(torch.from_numpy(extract.read_audio(wav))).numpy()
+        alone = frontend.encode(torch.from_numpy(read_audio(wav))).numpy()
         np.testing.assert_allclose(store[utt], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max())
         assert np.array_equal(arks[utt].astype(np.float32), store[utt])
     assert store.identity["encoder"] == "wavlm_tiny"
@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_nothing_half_written(launcher, data_path, tmp_path):
 
 def test_a_finished_store_is_left_alone(frontend, data_path, whole_store, monkeypatch):
     monkeypatch.setattr(extract, "MIN_SHARD_BYTES", SHARD_BYTES)
-    monkeypatch.setattr(extract, "encode_batch", None)
+    monkeypatch.setattr(entries, "encode_batch", None)
     before = read_files(whole_store)
     extract.extract_feats(frontend, load_data_dir(data_path), whole_store, "float16",
                           programs.ALONE)
@@ -136,7 +136,7 @@ def test_windows_do_not_depend_on_the_batch(data_path, tmp_path):
     extract.extract_feats(short, data, tmp_path / "feats", "float32", programs.ALONE)
     store = FeatureStore(tmp_path / "feats")
     for utt, wav in data.wavs.items():
-        alone = short.encode(torch.from_numpy(extract.read_audio(wav))).numpy()
+        alone = short.encode(torch.from_numpy(read_audio(wav))).numpy()
         np.testing.assert_allclose(store[utt], alone, atol=1e-4)
 
 
@@ -197,8 +197,8 @@ def test_too_short_utterances_are_named(frontend):
     fits, short = np.zeros(frontend.min_samples, np.float32), np.zeros(719, np.float32)
     for utts, waves in ((["a", "b"], [fits, short]), (["b"], [short])):
         with pytest.raises(ValueError, match=r"^b: 719 samples are too few .* needs 720; audit"):
-            extract.encode_batch(frontend, utts, waves)
-    assert extract.encode_batch(frontend, ["a"], [fits])[0].shape == (1, 7, 192)
+            batches.encode_batch(frontend, utts, waves)
+    assert batches.encode_batch(frontend, ["a"], [fits])[0].shape == (1, 7, 192)
 
 
 def test_a_recording_that_fails_is_named_and_leaves_no_shard(frontend, data_path, tmp_path):
@@ -216,12 +216,12 @@ def test_batches_hold_all_once_and_do_not_overflow():
     rng = np.random.default_rng(0)
     for max_seconds in (30.0, 4.0):
         durations = {f"u{n}": float(rng.uniform(0.1, 40.0)) for n in range(200)}
-        batches = extract.make_batches(durations, max_seconds)
-        assert sorted(utt for batch in batches for utt in batch) == sorted(durations)
-        for batch in batches:
+        made = batches.make_batches(durations, max_seconds)
+        assert sorted(utt for batch in made for utt in batch) == sorted(durations)
+        for batch in made:
             padded = len(batch) * max(durations[utt] for utt in batch)
             assert len(batch) == 1 or padded <= max_seconds
-        ordered = [durations[utt] for batch in batches for utt in batch]
+        ordered = [durations[utt] for batch in made for utt in batch]
         assert ordered == sorted(ordered)
 
 

@@ -16,6 +16,7 @@ from wespeaker_lap.data.audit import audit_data_dir
 from wespeaker_lap.data.datadir import DataDir, load_data_dir
 from wespeaker_lap.data.segments import Segments
 from wespeaker_lap.engine import checkpoint, embed, extract, train
+from wespeaker_lap.engine.entries import Entries
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.feats import FeatureStore
@@ -103,7 +104,7 @@ def test_the_estimate_is_what_is_written(data, tmp_path, codec, is_training):
 
 
 def test_a_store_of_all_says_what_it_always_said(encoder, data):
-    identity = extract.make_identity(encoder, data)
+    identity = Entries(encoder, data).identity()
     assert identity["layers"] == "all"
     assert not {"frame_stride", "segments"} & identity.keys()
 

@@ -11,9 +11,9 @@ from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.data.audit import audit_data_dir
 from wespeaker_lap.data.datadir import DataDir, load_data_dir
-from wespeaker_lap.engine import extract, probe
+from wespeaker_lap.engine import batches, probe
 from wespeaker_lap.frontends.ssl import FrozenSSL
-from wespeaker_lap.io.audio import write_wav
+from wespeaker_lap.io.audio import read_audio, write_wav
 from wespeaker_lap.score.probe_plan import plan_probe
 
 
@@ -31,7 +31,7 @@ def voices(tmp_path_factory) -> DataDir:
 
 
 def read_waves(data):
-    return {utt: extract.read_audio(data.wavs[utt]) for utt in sorted(data.wavs)}
+    return {utt: read_audio(data.wavs[utt]) for utt in sorted(data.wavs)}
 
 
 def pool_alone(frontend, wave):
@@ -44,7 +44,7 @@ def pool_alone(frontend, wave):
 def test_statistics_are_of_each_utterances_own_frames(voices, name):
     """Though they were computed in padded batches."""
     frontend = build.build_frontend(load_config(overrides=[f"frontend.name={name}"]).frontend)
-    assert len(extract.make_batches(voices.durations)) == 1
+    assert len(batches.make_batches(voices.durations)) == 1
     stats = probe.pool_set(frontend, voices)
     assert stats.shape == (frontend.num_layers, 24, 2 * frontend.dim)
     assert stats.dtype == np.float32

@@ -71,6 +71,19 @@ def test_segments_are_of_training_sets_alone(folders, monkeypatch):
         plan.describe_plan(config, folders, [Path("elsewhere")])
 
 
+def test_copies_are_of_training_sets_alone(folders, monkeypatch):
+    """An hour clean, an hour with noise, and half of one at twice the speed."""
+    monkeypatch.setattr(plan, "time_encoder", lambda frontend: 90.0)
+    config = load_config(overrides=["features.copies=[clean, noise, speed2]"])
+    clean, fast = 149_999 + 29_999, 74_999 + 14_999
+    for training, frames, minutes, kept in (((), clean, 60 * 60 / 90 / 60, ""),
+                                            (folders[:1], 2 * clean + fast, 2.5 * 60 / 90,
+                                             " (of 3 copies)")):
+        lines = plan.describe_plan(config, folders, training)
+        expected = (f"features {frames * 7 * 192 * 2 / 1e9:.2f} GB{kept}, about {minutes:.1f} min")
+        assert any(expected in line for line in lines), lines
+
+
 def test_layers_that_the_encoder_lacks_end_the_plan(folders):
     lines = plan.describe_plan(load_config(overrides=["features.layers=[0, 12]"]), folders)
     assert lines[-1].startswith("encoder: features.layers: wavlm_tiny has layers 0 to 6")

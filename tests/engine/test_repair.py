@@ -12,7 +12,7 @@ from tiny import write_voices
 
 from wespeaker_lap.data.audit import audit_data_dir
 from wespeaker_lap.data.datadir import DataDir, load_data_dir
-from wespeaker_lap.engine import extract, repair
+from wespeaker_lap.engine import batches, entries, extract, repair
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.feats_verify import verify_store
@@ -77,7 +77,7 @@ def mtime(path):
 def test_a_whole_store_is_left_alone(frontend, data, damaged, monkeypatch):
     directory, _ = damaged
     times = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr(repair, "encode_batch", None)
+    monkeypatch.setattr(entries, "encode_batch", None)
     done = repair.check_feats(directory, frontend, data, programs.ALONE)
     assert done == repair.check_feats(directory) == ([f"{directory}: all as it was written"], 0)
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == times
@@ -157,9 +157,9 @@ def test_the_batch_matters_to_the_last_bit(frontend, data):
     """Why a whole batch is computed again for one utterance of it."""
     utts = sorted(data.wavs)[:4]
     waves = [read_audio(data.wavs[utt]) for utt in utts]
-    together = extract.encode_batch(frontend, utts, waves)
-    again = extract.encode_batch(frontend, utts, waves)
-    alone = [extract.encode_batch(frontend, [u], [w])[0] for u, w in zip(utts, waves, strict=True)]
+    together = batches.encode_batch(frontend, utts, waves)
+    again = batches.encode_batch(frontend, utts, waves)
+    alone = [batches.encode_batch(frontend, [u], [w])[0] for u, w in zip(utts, waves, strict=True)]
     for number in range(4):
         np.testing.assert_array_equal(together[number], again[number])
         np.testing.assert_allclose(together[number], alone[number], atol=1e-4)

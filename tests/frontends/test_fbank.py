@@ -13,7 +13,7 @@ from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.data.audit import audit_data_dir
 from wespeaker_lap.data.datadir import load_data_dir
-from wespeaker_lap.engine import checkpoint, dist, embed, extract, plan, train
+from wespeaker_lap.engine import batches, checkpoint, dist, embed, extract, plan, train
 from wespeaker_lap.frontends import fbank as module
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.io.audio import read_audio
@@ -184,7 +184,7 @@ def test_extraction_names_what_is_too_short():
     fits, short = np.zeros(400, np.float32), np.zeros(399, np.float32)
     for utts, waves in ((["a", "b"], [fits, short]), (["b"], [short])):
         with pytest.raises(ValueError, match=r"^b: 399 samples are too few .* needs 400; audit"):
-            extract.encode_batch(FbankLayer(Fbank()), utts, waves)
+            batches.encode_batch(FbankLayer(Fbank()), utts, waves)
 
 
 def test_a_plan_names_it(monkeypatch):

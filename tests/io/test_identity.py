@@ -43,6 +43,8 @@ def test_no_store(tmp_path):
     ({"layers": "all", "frame_stride": 1, "segments": None}, []),
     ({"layers": [0, 2]}, ["layers is 'all', expected [0, 2]"]),
     ({"frame_stride": 2}, ["frame_stride is 1, expected 2"]),
+    ({"precision": "float32"}, []),
+    ({"precision": "bf16"}, ["precision is 'float32', expected 'bf16'"]),
     ({"segments": {"num": 1}}, ["segments is None, expected {'num': 1}"]),
 ])
 def test_every_difference_is_listed(change, phrases):
@@ -51,7 +53,8 @@ def test_every_difference_is_listed(change, phrases):
 
 def test_other_data_of_the_same_kind_is_compatible():
     check_compatible("feats", WHOLE, {**WHOLE, "data_hash": "1" * 16, "toolkit_version": "9",
-                                      "augmentation": "noise", "segments": {"num": 3}})
+                                      "augmentation": "noise", "segments": {"num": 3},
+                                      "precision": "bf16"})
     for field, value in (("layers", [0, 2]), ("frame_stride", 2)):
         with pytest.raises(ValueError, match=f"trained on: {field} is"):
             check_compatible("feats", {**WHOLE, field: value}, WHOLE)

@@ -95,7 +95,8 @@ def test_the_trained_model_gives_the_numbers_of_the_score_file(done: tuple[Recip
 
 def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
     recipe = Recipe(SCRIPT, tmp_path, SMALL)
-    done = recipe.run("--stage", "0", "--dry_run", "true", "--nproc", "2", "--trials", "test")
+    done = recipe.run("--stage", "0", "--dry_run", "true", "--nproc", "2", "--trials", "test",
+                      "--noise_scp", "a b/n.scp", "--rir_scp", "r.scp")
     lines = [line for line in done.stdout.splitlines() if not line.startswith("# ")]
     commands = [shlex.split(line) for line in lines]
     verbs = [words[words.index("wespeaker_lap") + 1] for words in commands
@@ -112,6 +113,9 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
               if "extract-feats" in words}
     assert {name for name, words in stored.items() if "--training" in words} == {"train"}
     assert stored.keys() == {"train", "test", "valid"}
+    for option, scp in (("--noise_scp", "a b/n.scp"), ("--rir_scp", "r.scp")):
+        assert {name for name, words in stored.items() if option in words} == {"train"}
+        assert stored["train"][stored["train"].index(option) + 1] == scp
     trained = next(words for words in commands if "train" in words)
     assert trained[trained.index("--nproc_per_node") + 1] == "2"
     assert "# encoder: wavlm_tiny, 7 states of 192" in done.stdout

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from wespeaker_lap.cli.options import ConfigOption, DataArg, DataArgs, DeviceOption, SetOption
+from wespeaker_lap.cli.options import (
+    BabbleOption,
+    ConfigOption,
+    DataArg,
+    DataArgs,
+    DeviceOption,
+    NoiseOption,
+    RirOption,
+    SetOption,
+)
 
 
 def show_config(config: ConfigOption = None, overrides: SetOption = None,
@@ -32,18 +41,24 @@ def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = Non
 def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature store")],
                   config: ConfigOption = None, overrides: SetOption = None,
                   training: Annotated[bool, typer.Option(
-                      "--training", help="store segments, if the configuration has any")] = False,
-                  device: DeviceOption = "auto") -> None:
+                      "--training", help="store the configuration's segments and copies")] = False,
+                  noise_scp: NoiseOption = None, rir_scp: RirOption = None,
+                  babble_scp: BabbleOption = None, device: DeviceOption = "auto") -> None:
     """Write the hidden states of the encoder's layers (stage 2)."""
     from wespeaker_lap import build
     from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.copy_sources import CopySources, load_augmenter
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.engine import dist, extract
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
         frontend = build.build_frontend(settings.frontend, settings.features).to(world.device)
         segments = build.build_segments(settings.features, frontend, training)
-        extract.extract_feats(frontend, loaded, out, settings.features.codec, world, segments)
+        augmenter = load_augmenter(
+            build.build_copies(settings.features, training), settings.features.copies_seed, loaded,
+            CopySources(noise_scp, rir_scp, babble_scp), frontend.sample_rate)
+        extract.extract_feats(frontend, loaded, out, settings.features.codec, world, segments,
+                              augmenter, build.choose_precision_name(settings))
 
 
 def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
@@ -52,10 +67,12 @@ def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
                  data: Annotated[Path | None, typer.Option(
                      help="with --repair: the data directory of the store")] = None,
                  config: ConfigOption = None, overrides: SetOption = None,
-                 device: DeviceOption = "auto") -> None:
+                 noise_scp: NoiseOption = None, rir_scp: RirOption = None,
+                 babble_scp: BabbleOption = None, device: DeviceOption = "auto") -> None:
     """Look at every byte of a feature store; exit code 1 where something is broken and stays so."""
     from wespeaker_lap import build
     from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.copy_sources import CopySources
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.engine import dist
     from wespeaker_lap.engine.repair import check_feats
@@ -68,7 +85,8 @@ def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
         with dist.join_world(device) as world:
             frontend = build.build_frontend(settings.frontend, settings.features)
             frontend = frontend.to(world.device)
-            lines, status = check_feats(feats, frontend, loaded, world)
+            lines, status = check_feats(feats, frontend, loaded, world,
+                                        CopySources(noise_scp, rir_scp, babble_scp))
     print(*lines, sep="\n")
     raise typer.Exit(status)
 

@@ -58,14 +58,22 @@ class Segments(Section):
     seed: int = Field(0, ge=0)  # of their places; not the training's, so that seeds share a store
 
 
+# See data/copies.py, which also knows the range of speeds.
+CopyName = Annotated[str, Field(pattern=r"^(clean|noise|reverb|babble|speed[0-9](\.[0-9]{1,4})?)$")]
+
+
 class Features(Section):
     """Which hidden states are stored, and how."""
 
     codec: Literal["float16", "float32", "int8"] = "float16"
+    # The encoder's autocast; auto: bf16 where the device has it. Filter banks: always float32.
+    precision: Literal["auto", "float32", "bf16"] = "float32"
     layers: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)  # None: all
     layer_stride: int = Field(1, ge=1)  # every n-th layer, from the last one downwards
     frame_stride: int = Field(1, ge=1)  # every n-th frame
     segments: Segments | None = None  # of the training set alone
+    copies: tuple[CopyName, ...] = ("clean",)  # of every utterance of the training set
+    copies_seed: int = Field(0, ge=0)  # of their noises and rooms; as with segments
 
     @model_validator(mode="after")
     def _layers_are_chosen_once(self) -> Self:
@@ -74,6 +82,14 @@ class Features(Section):
         if self.layers is not None and any(a >= b for a, b in pairwise(self.layers)):
             raise ValueError(f"want layers in rising order, got {list(self.layers)}")
         return self
+
+    @field_validator("copies")
+    @classmethod
+    def _clean_is_among_the_copies(cls, copies: tuple[str, ...]) -> tuple[str, ...]:
+        if "clean" not in copies or len(set(copies)) < len(copies):
+            raise ValueError("want each copy once, and clean among them: the training set's "
+                             "embeddings are made of it")
+        return copies
 
 
 class MarginSchedule(Section):
@@ -102,6 +118,8 @@ class Train(Section):
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(512, ge=1)  # over all processes
     crop_seconds: float = Field(2.0, gt=0)
+    # Of features.copies; 1 where none is given.
+    copy_weights: dict[CopyName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-5, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
@@ -132,6 +150,13 @@ class Config(Section):
     loss: Loss = Loss()
     train: Train = Train()
     score: Score = Score()
+
+    @model_validator(mode="after")
+    def _weights_are_of_copies(self) -> Self:
+        strangers = sorted(self.train.copy_weights.keys() - set(self.features.copies))
+        if strangers:
+            raise ValueError(f"train.copy_weights: {', '.join(strangers)}: not in features.copies")
+        return self
 
 
 # Names that users of LAP's own code know -> where the same thing stands here.

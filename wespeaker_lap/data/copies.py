@@ -6,8 +6,11 @@ every utterance, as in Kaldi's recipes. Names of copies: `clean`, `noise`, `reve
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from wespeaker_lap.io.table import name_some
 
 NAMED_COPIES = ("clean", "noise", "reverb", "babble")
 SPEED = re.compile(r"speed([0-9](?:\.[0-9]{1,4})?)")
@@ -65,6 +68,9 @@ class Copy:
         return f"{self.tag}-{speaker}" if self.kind == "speed" else speaker
 
 
+CLEAN = Copy("clean")
+
+
 def parse_copies(names: Sequence[str]) -> tuple[Copy, ...]:
     """Read the names of copies.
 
@@ -97,3 +103,90 @@ def _parse_copy(name: str) -> Copy:
         raise ValueError(f"unknown copy {name!r}; known: {', '.join(NAMED_COPIES)}, and speed with "
                          f"a factor, such as speed0.9")
     return Copy("speed", float(match[1]))
+
+
+def read_copies(identity: Mapping) -> tuple[Copy, ...]:
+    """The copies that a store has of every utterance, see `augmenter.Augmenter.identity`."""
+    found = identity.get("augmentation", CLEAN.name)
+    return parse_copies(found["copies"]) if isinstance(found, Mapping) else (CLEAN,)
+
+
+def check_ids(utt2spk: Mapping[str, str], copies: Iterable[Copy]) -> None:
+    """Refuse copies whose utterances or speakers would be called as others of the set are.
+
+    Args:
+        utt2spk: the set.
+        copies: to be made of it.
+
+    Raises:
+        ValueError: names them.
+    """
+    speakers = set(utt2spk.values())
+    for copy in copies:
+        if not copy.tag:
+            continue
+        taken = [copy.utt_id(utt) for utt in utt2spk if copy.utt_id(utt) in utt2spk]
+        if copy.kind == "speed":
+            taken += sorted({copy.speaker(one) for one in speakers} & speakers)
+        if taken:
+            raise ValueError(f"the copy {copy.name!r} would be called as what is in the set "
+                             f"already: {name_some(taken)}; rename these, or leave the copy out")
+
+
+def check_copies(directory: str | Path, identity: Mapping, names: Sequence[str]) -> None:
+    """Refuse a store that has other copies than were asked for.
+
+    Args:
+        directory: of the store, for the message.
+        identity: of the store.
+        names: of the copies wanted, in any order.
+
+    Raises:
+        ValueError: says which it has.
+    """
+    stored = [copy.name for copy in read_copies(identity)]
+    if set(stored) != {copy.name for copy in parse_copies(names)}:
+        raise ValueError(f"{directory}: its copies are {', '.join(stored)}, the configuration "
+                         f"wants {', '.join(names)} (features.copies). Run stage 2 into another "
+                         f"folder, or train with the store's copies")
+
+
+def weigh_copies(copies: Sequence[Copy], weights: Mapping[str, float]) -> dict[Copy, float]:
+    """Choose which copies are trained on, and how often.
+
+    Args:
+        copies: that there are.
+        weights: name -> weight, 0 or more; 1 where none is given. A copy at another speed is no
+            variant of an utterance but another one, so its weight is 0 or 1.
+
+    Returns:
+        Copy -> weight, without those of weight 0.
+
+    Raises:
+        ValueError: a name that is none of the copies, a speed's weight that is not 0 or 1, or
+            nothing left of the original voices.
+    """
+    known = [copy.name for copy in copies]
+    strangers = [name for name in weights if name not in known]
+    if strangers:
+        raise ValueError(f"train.copy_weights: {name_some(strangers)}: not among the copies, which "
+                         f"are {', '.join(known)}")
+    chosen = {copy: float(weights.get(copy.name, 1.0)) for copy in copies}
+    for copy, weight in chosen.items():
+        if copy.kind == "speed" and weight not in (0, 1):
+            raise ValueError(f"train.copy_weights: {copy.name} is trained on (1) or left out (0), "
+                             f"got {weight:g}: its utterances are of speakers of their own")
+    if not any(weight for copy, weight in chosen.items() if copy.kind != "speed"):
+        raise ValueError("train.copy_weights: nothing is left of the original voices; give one of "
+                         "their copies a weight above 0")
+    return {copy: weight for copy, weight in chosen.items() if weight}
+
+
+def list_speakers(utt2spk: Mapping[str, str], copies: Iterable[Copy]) -> list[str]:
+    """All speakers of a set and its copies, sorted; those at another speed are new ones.
+
+    >>> list_speakers({"a1": "a", "b1": "b"}, [Copy("noise"), Copy("speed", 0.9)])
+    ['a', 'b', 'sp0.9-a', 'sp0.9-b']
+    """
+    speakers = set(utt2spk.values())
+    return sorted({copy.speaker(speaker) for copy in copies for speaker in speakers})

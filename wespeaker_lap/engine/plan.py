@@ -10,9 +10,10 @@ import torch
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, Features
 from wespeaker_lap.data.convert import find_ffmpeg
+from wespeaker_lap.data.copies import Copy
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.segments import Segments
-from wespeaker_lap.engine.extract import estimate_bytes
+from wespeaker_lap.engine.entries import estimate_bytes
 from wespeaker_lap.frontends.selection import Selection
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.codecs import entry_bytes
@@ -52,7 +53,8 @@ def describe_plan(config: Config, data_dirs: Sequence[Path],
     lines.append(_describe_features(config.features, frontend))
     for path in data_dirs:
         segments = build.build_segments(config.features, frontend, path in training)
-        lines.append(_describe_set(path, frontend, config.features.codec, segments, speed))
+        copies = build.build_copies(config.features, path in training)
+        lines.append(_describe_set(path, frontend, config.features.codec, segments, copies, speed))
     free = shutil.disk_usage(".").free
     return [*lines, f"disk free here: {free / 1e9:.0f} GB"]
 
@@ -67,7 +69,7 @@ def _describe_features(features: Features, frontend: FrozenSSL) -> str:
 
 
 def _describe_set(path: Path, frontend: FrozenSSL, codec: str, segments: Segments | None,
-                  speed: float) -> str:
+                  copies: Sequence[Copy], speed: float) -> str:
     """Disk and time of one set's features, as one line."""
     if not (path / "wav.scp").is_file():
         return f"{path}: not prepared yet; stage 1 writes it"
@@ -75,10 +77,13 @@ def _describe_set(path: Path, frontend: FrozenSSL, codec: str, segments: Segment
     if not data.durations:
         return f"{path}: {len(data.wavs)} utterances, not audited yet (stage 1)"
     hours = sum(data.durations.values()) / 3600
-    size = sum(estimate_bytes(frontend, data, codec, segments).values())
-    kept = "" if segments is None else f" (of {segments.num} segments of each utterance)"
+    size = sum(estimate_bytes(frontend, data, codec, segments, copies).values())
+    parts = [] if segments is None else [f"{segments.num} segments of each utterance"]
+    parts += [] if len(copies) == 1 else [f"{len(copies)} copies"]
+    kept = f" (of {', '.join(parts)})" if parts else ""
+    minutes = 60 * hours * sum(1 / copy.factor for copy in copies) / speed
     return (f"{path}: {len(data.wavs)} utterances, {hours:.2f} h; features {size / 1e9:.2f} GB"
-            f"{kept}, about {60 * hours / speed:.1f} min on one CPU process")
+            f"{kept}, about {minutes:.1f} min on one CPU process")
 
 
 @torch.inference_mode()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wespeaker_lap.data.datadir import DataDir
+from wespeaker_lap.engine.batches import BATCH_SECONDS, encode_batch, make_batches, read_ahead
 from wespeaker_lap.engine.dist import choose_precision
-from wespeaker_lap.engine.extract import BATCH_SECONDS, encode_batch, make_batches, read_ahead
 from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.score.probe import LayerRow, measure_layers
 from wespeaker_lap.score.probe_plan import ProbePlan
 
@@ -86,9 +87,13 @@ def pool_set(frontend: FrozenSSL, data: DataDir, dtype: torch.dtype | None = Non
     logging.info("%s: %d utterances, %.2f h; their statistics take %.2f GB of memory", data.path,
                  len(rows), hours, stats.nbytes / 1e9)
     batches = make_batches(data.durations, min(BATCH_SECONDS, frontend.max_seconds))
+
+    def read(batch: list[str]) -> list[np.ndarray]:
+        return [read_audio(data.wavs[utt], frontend.sample_rate) for utt in batch]
+
     with tqdm(total=len(rows), desc=f"encode {data.path.name}", unit="utt",
               disable=None) as progress:
-        for batch, waves in read_ahead(batches, data, frontend.sample_rate):
+        for batch, waves in read_ahead(batches, data.durations, read):
             for utt, one in zip(batch, encode_batch(pooled, batch, waves), strict=True):
                 if not np.isfinite(one).all():
                     raise ValueError(f"{utt}: hidden states that are not finite; look at its "

@@ -15,6 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
 from wespeaker_lap.data.batch import Batch
+from wespeaker_lap.data.copies import (
+    check_copies,
+    check_ids,
+    list_speakers,
+    read_copies,
+    weigh_copies,
+)
 from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.data.loader import BatchLoader, choose_num_threads
 from wespeaker_lap.data.sampler import ShuffledBatches
@@ -103,19 +110,18 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         KeyboardInterrupt: asked to stop; the state was saved.
     """
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    chosen = config.features
-    check_stored(feats, store.identity, chosen.layers, chosen.layer_stride, chosen.frame_stride)
+    source = _choose_examples(config, data, store)
     if validation:
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
         index_trials(validation.trials, list(validation.store))  # a missing one ends it here
     stop = StopRequest()
-    run = _set_up(config, data, store, exp_dir, world, validation)
+    run = _set_up(config, source, exp_dir, world, validation)
     # Reads only, so that all processes refuse together; written is when all have read.
-    resume.check_same_training(exp_dir, config, data.speakers, store.identity)
+    resume.check_same_training(exp_dir, config, source.speakers, store.identity)
     world.barrier()
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-        save_facts(exp_dir, store.identity, data.speakers, data.path.name,
+        save_facts(exp_dir, store.identity, source.speakers, data.path.name,
                    build.count_params(run.net))
     world.barrier()
     resume.restore(run)
@@ -123,7 +129,7 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
     with stop, Journal(exp_dir, world.is_main, run.step) as journal:
-        journal.describe(run, world, build.count_params(run.net), len(data.speakers))
+        journal.describe(run, world, build.count_params(run.net), len(source.speakers))
         _train_epochs(run, journal, stop)
 
 
@@ -216,19 +222,28 @@ def _validate(run: Run) -> float | None:
     return 100 * eer(cosine_scores(vectors, vectors, enroll_index, test_index), trials.labels)
 
 
-def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, world: World,
+def _choose_examples(config: Config, data: DataDir, store: FeatureStore) -> FeatureSource:
+    """The examples of a training; refuses a store that is not what the configuration says."""
+    chosen, identity = config.features, store.identity
+    check_stored(store.directory, identity, chosen.layers, chosen.layer_stride, chosen.frame_stride)
+    check_copies(store.directory, identity, chosen.copies)
+    copies = weigh_copies(read_copies(identity), config.train.copy_weights)
+    check_ids(data.utt2spk, copies)
+    rate = identity["sample_rate"] / identity["frame_shift"]  # frames a second
+    return FeatureSource(store, data.utt2spk, list_speakers(data.utt2spk, copies),
+                         max(1, round(config.train.crop_seconds * rate)), config.seed, copies)
+
+
+def _set_up(config: Config, source: FeatureSource, exp_dir: Path, world: World,
             validation: Validation | None) -> Run:
     torch.manual_seed(config.seed)  # the same initial weights on every process
-    net = build.build_net(config.model, store.num_layers, store.dim)
-    head = build.build_head(config.loss, config.model.embed_dim, len(data.speakers))
+    net = build.build_net(config.model, source.store.num_layers, source.store.dim)
+    head = build.build_head(config.loss, config.model.embed_dim, len(source.speakers))
     precision = choose_precision(config.train.precision, world.device)
     model = synchronise_batch_norm(TrainingStep(net, head, precision), world).to(world.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr,
                                  weight_decay=config.train.weight_decay)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    rate = store.identity["sample_rate"] / store.identity["frame_shift"]  # frames a second
-    source = FeatureSource(store, data.utt2spk, data.speakers,
-                           max(1, round(config.train.crop_seconds * rate)), config.seed)
     sampler = ShuffledBatches(len(source), config.train.batch_size, config.seed, world.rank,
                               world.size)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model

@@ -7,8 +7,13 @@ from pathlib import Path
 # and still be used together. `shards` says how the entries are cut into files, `segments` that a
 # training set's utterances are in it in parts (see `data.segments`).
 DATA_FIELDS = ("data_hash", "augmentation", "toolkit_version", "shards", "segments")
+# How the numbers were rounded while they were computed. It is recorded, since a store must go on in
+# the precision that it began in. But it is no other feature: bf16 moves states by one to three
+# percent of their deviation, and a model must take both precisions anyhow, because new recordings
+# are computed in float32 whatever its training set was.
+ROUNDING_FIELDS = ("precision",)
 # What a field that is absent stands for: stores of earlier versions, and those of made-up features.
-DEFAULTS = {"layers": "all", "frame_stride": 1, "segments": None}
+DEFAULTS = {"layers": "all", "frame_stride": 1, "segments": None, "precision": "float32"}
 NEEDED_FIELDS = ("codec", "num_layers", "dim")  # without them no entry can be read
 
 
@@ -54,7 +59,7 @@ def check_compatible(directory: str | Path, have: dict, want: dict) -> None:
     Raises:
         ValueError: names the folder and every differing field.
     """
-    differing = compare_identity(have, want, ignore=DATA_FIELDS)
+    differing = compare_identity(have, want, ignore=DATA_FIELDS + ROUNDING_FIELDS)
     if differing:
         raise ValueError(f"{directory}: not the features this model was trained on: "
                          f"{'; '.join(differing)}. Extract them again with the model's config")
