@@ -73,9 +73,10 @@ def test_it_is_frozen():
     ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
     ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
     ("loss.schedule.start=1", "loss.schedule.start: unknown key; did you mean 'start_epoch'?"),
-    ("model.layer_pool.num_head=4", "num_head: unknown key; did you mean 'num_heads'?"),
+    ("model.layer_pool.num_head=4", "  model.layer_pool.num_head: unknown key; did you mean"),
     ("model.time_pool.droput=0", "droput: unknown key; did you mean 'dropout'?"),
-    ("qqq=1", "qqq: unknown key; known: seed, frontend, features, model, loss, train, score"),
+    ("qqq=1", "qqq: unknown key; known: seed, frontend, features, model, loss, contrastive, "
+     "distill, train, score"),
     ("train.batch_size=lots", "train.batch_size: Input should be a valid integer"),
     ("train.lr=0", "train.lr: Input should be greater than 0 (got 0)"),
     ("train.lr=.inf", "train.lr: Input should be a finite number (got inf)"),
@@ -95,6 +96,11 @@ def test_it_is_frozen():
     ("train.copy_weights={noise: 1}", "train.copy_weights: noise: not in features.copies"),
     ("train.copy_weights={clean: -1}", "train.copy_weights.clean: Input should be greater than or"),
     ("model.layer_pool.name=lapp", "model.layer_pool: Input tag 'lapp'"),
+    ("model.layer_pool.dropout=2", "  model.layer_pool.dropout: Input should be less than 1"),
+    ("loss={name: softmax, margin: 0.2}", "loss.margin: unknown key; known: name"),
+    ("distill={name: label}", "distill.teacher: Field required"),
+    ("contrastive.weight=0.1", "contrastive: wants a model.frame_net with several scales"),
+    ("train.utts_per_speaker=5", "train: batch_size 512 is no multiple of utts_per_speaker 5"),
     ("train=3", "train: Input should be a valid dictionary"),
 ])
 def test_a_mistake_is_named_with_what_may_have_been_meant(override, complaint):

@@ -1,14 +1,21 @@
 """Names and numbers of the configuration, plus facts of the data, to objects."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from wespeaker_lap import config as cfg
+from wespeaker_lap.config.losses import Contrastive, Loss
+from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.copies import CLEAN, Copy, parse_copies
+from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.data.segments import Segments
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.frontends.selection import Selection, select
 from wespeaker_lap.frontends.ssl import FrozenSSL
-from wespeaker_lap.losses.margin import AAMSoftmax
+from wespeaker_lap.losses.contrastive import MultiScaleContrastive
+from wespeaker_lap.losses.margin import AAMSoftmax, AMSoftmax
+from wespeaker_lap.losses.softmax import Softmax
 from wespeaker_lap.models.campplus import CamPlusPlus
 from wespeaker_lap.models.ecapa import EcapaTdnn
 from wespeaker_lap.models.layer_pool import LAP, SingleLayer, WeightedSum
@@ -24,6 +31,7 @@ from wespeaker_lap.models.xvector import XVector
 LAYER_POOLS = {"weighted_sum": WeightedSum, "single": SingleLayer, "lap": LAP, "unipool": UniPool}
 FRAME_NETS = {"xvector": XVector, "ecapa": EcapaTdnn, "resnet34": ResNet34,
               "campplus": CamPlusPlus, "mfa_conformer": MFAConformer}
+HEADS = {"aam": AAMSoftmax, "am": AMSoftmax, "softmax": Softmax}
 TIME_POOLS = {"stats": StatsPool, "astp": ASTP, "mhfa": MHFA}
 
 
@@ -95,10 +103,31 @@ def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:
                       span_out)
 
 
-def build_head(config: cfg.Loss, embed_dim: int, num_speakers: int) -> AAMSoftmax:
-    """Build the speaker classifier with its margin loss."""
-    options = config.model_dump(exclude={"schedule"})
-    return AAMSoftmax(embed_dim, num_speakers, **options)
+def build_head(config: Loss, embed_dim: int, num_speakers: int) -> nn.Module:
+    """Build the speaker classifier with its loss."""
+    options = config.model_dump(exclude={"name", "schedule"})
+    return HEADS[config.name](embed_dim, num_speakers, **options)
+
+
+def build_contrastive(config: Contrastive, net: SpeakerNet) -> MultiScaleContrastive:
+    """Build the contrastive loss on the scales of a network."""
+    return MultiScaleContrastive(net.frame_net.scale_dims, config.embed_dim, config.temperature)
+
+
+def build_sampler(config: cfg.Train, labels: Sequence[int], seed: int, rank: int,
+                  world_size: int) -> ShuffledBatches | BalancedBatchSampler:
+    """Choose which utterances make which batch.
+
+    Args:
+        config: the train section.
+        labels: class of each example.
+        seed: of the training.
+        rank, world_size: this process among how many.
+    """
+    if config.utts_per_speaker is None:
+        return ShuffledBatches(len(labels), config.batch_size, seed, rank, world_size)
+    return BalancedBatchSampler(labels, config.batch_size // config.utts_per_speaker,
+                                config.utts_per_speaker, seed, rank, world_size)
 
 
 def count_params(module: nn.Module) -> int:

@@ -14,8 +14,8 @@ from wespeaker_lap.engine.journal import Journal
 
 def log_steps(journal: Journal, first: int, last: int, **changes) -> None:
     for step in range(first, last + 1):
-        values = {"loss": step / 2, "correct": 3.0, "num_examples": 4, "lr": 0.1, "margin": 0.2,
-                  "waited": 0.01, "seconds": 0.1, "num_bytes": 10**6, **changes}
+        values = {"losses": [step / 2, 0.0, 0.0], "correct": 3.0, "num_examples": 4, "lr": 0.1,
+                  "margin": 0.2, "waited": 0.01, "seconds": 0.1, "num_bytes": 10**6, **changes}
         journal.log_step(step, **values)
 
 
@@ -42,6 +42,15 @@ def test_every_step_once_on_the_board_after_a_kill(corpus, launcher, tmp_path):
         [record["loss"] for record in metrics if "epoch" not in record], abs=1e-4)
     assert [step for step, _ in read_board(tmp_path / "exp", "valid/eer")] == [
         STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
+
+
+def test_the_losses_add_up_and_those_that_are_used_stand_alone(tmp_path):
+    with Journal(tmp_path, True, 0) as journal:
+        journal.start_epoch(0, 1, 0)
+        log_steps(journal, 1, 1, losses=[0.5, 0.25, 0.0])
+    (record,) = read_metrics(tmp_path)
+    assert (record["loss"], record["contrast"]) == (0.75, 0.25)
+    assert "distillation" not in record
 
 
 def test_an_epoch_is_the_mean_of_its_steps_by_hand(tmp_path, caplog):

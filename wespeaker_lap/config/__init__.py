@@ -14,10 +14,12 @@ from pydantic import (
     Field,
     NonNegativeInt,
     Tag,
+    field_validator,
     model_validator,
 )
 
-from wespeaker_lap.config.model import Model
+from wespeaker_lap.config.losses import AamLoss, Contrastive, Distill, Loss
+from wespeaker_lap.config.model import EcapaNet, MfaConformerNet, Model
 from wespeaker_lap.io.settings import Section, load_settings
 
 
@@ -92,31 +94,12 @@ class Features(Section):
         return copies
 
 
-class MarginSchedule(Section):
-    """The margin stays at `initial`, then rises to the loss's margin over a window of epochs."""
-
-    initial: float = Field(0.0, ge=0)
-    start_epoch: float = Field(0.0, ge=0)
-    end_epoch: float = Field(20.0, ge=0)
-    shape: Literal["log", "linear"] = "log"
-
-
-class Loss(Section):
-    """AAM-softmax with sub-centres and inter-top-K."""
-
-    scale: float = Field(30.0, gt=0)
-    margin: float = Field(0.3, ge=0, lt=1.5)
-    num_subcenters: int = Field(3, ge=1)
-    top_k: int = Field(5, ge=0)
-    top_k_penalty: float = Field(0.06, ge=0)
-    schedule: MarginSchedule = MarginSchedule()
-
-
 class Train(Section):
     """The training: everything but the model."""
 
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(512, ge=1)  # over all processes
+    utts_per_speaker: int | None = Field(None, ge=2)  # K of P x K batches, P = batch_size / K
     crop_seconds: float = Field(2.0, gt=0)
     # Of features.copies; 1 where none is given.
     copy_weights: dict[CopyName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -129,6 +112,13 @@ class Train(Section):
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
     checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch
     keep_epochs: int = Field(10, ge=1)  # weights of the last epochs that stay on disk
+
+    @model_validator(mode="after")
+    def _batches_are_whole_speakers(self) -> Self:
+        if self.utts_per_speaker and self.batch_size % self.utts_per_speaker:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of utts_per_speaker "
+                             f"{self.utts_per_speaker}")
+        return self
 
 
 class Score(Section):
@@ -147,9 +137,25 @@ class Config(Section):
     frontend: Frontend = EncoderFrontend()
     features: Features = Features()
     model: Model = Model()
-    loss: Loss = Loss()
+    loss: Loss = AamLoss()
+    contrastive: Contrastive | None = None
+    distill: Distill | None = None
     train: Train = Train()
     score: Score = Score()
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _name_default(cls, section: Any) -> Any:
+        """Options without a name are those of the default."""
+        return {"name": "aam", **section} if isinstance(section, dict) else section
+
+    @model_validator(mode="after")
+    def _contrast_has_scales(self) -> Self:
+        if self.contrastive and not isinstance(self.model.frame_net, EcapaNet | MfaConformerNet):
+            name = self.model.frame_net.name if self.model.frame_net else "none"
+            raise ValueError("contrastive: wants a model.frame_net with several scales, ecapa or "
+                             f"mfa_conformer; it is {name}")
+        return self
 
     @model_validator(mode="after")
     def _weights_are_of_copies(self) -> Self:

@@ -55,6 +55,11 @@ class FeatureSource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def list_entries(self) -> dict[str, str]:
+        """Every entry that may be drawn -> the entry of the same voice without augmentation."""
+        return {copy.utt_id(utt): choices[0].utt_id(utt) if copy.kind == "speed" else utt
+                for choices in self.voices for copy in choices for utt in self.utts}
+
     @property
     def frame_bytes(self) -> int:
         """Bytes of a frame on disk."""

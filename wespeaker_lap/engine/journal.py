@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wespeaker_lap.engine.dist import World, choose_precision
+from wespeaker_lap.engine.objective import PARTS
 from wespeaker_lap.engine.records import Records
 
 if TYPE_CHECKING:
@@ -49,18 +50,19 @@ class Journal:
         self.loss = self.correct = self.waited = self.seconds = 0.0
         self.num_steps = self.examples = self.num_bytes = 0
 
-    def log_step(self, step: int, loss: float, correct: float, num_examples: int, lr: float,
-                 margin: float, waited: float, seconds: float, num_bytes: int) -> None:
+    def log_step(self, step: int, losses: Sequence[float], correct: float, num_examples: int,
+                 lr: float, margin: float, waited: float, seconds: float, num_bytes: int) -> None:
         """Note one finished step.
 
         Args:
             step: how many are finished.
-            loss: mean over the global batch.
+            losses: means over the global batch, in the order of `objective.PARTS`.
             correct: correctly classified examples of `num_examples`.
             lr, margin: used in this step.
             waited: seconds until the batch was there; `seconds`: of the whole step.
             num_bytes: that this process read for it.
         """
+        loss = sum(losses)
         self.loss += loss
         self.correct += correct
         self.examples += num_examples
@@ -69,9 +71,11 @@ class Journal:
         self.num_bytes += num_bytes
         self.num_steps += 1
         speed, share = num_examples / seconds, waited / seconds
-        values = {"loss": loss, "acc": correct / num_examples, "lr": lr, "margin": margin,
+        parts = {name: part for name, part in zip(PARTS[1:], losses[1:], strict=True) if part}
+        values = {"loss": loss, **parts, "acc": correct / num_examples, "lr": lr, "margin": margin,
                   "utts_per_s": speed, "data_wait": share}
         self.records.write({"step": step, **values, "loss": round(loss, 5),
+                            **{name: round(part, 5) for name, part in parts.items()},
                             "margin": round(margin, 5), "utts_per_s": round(speed, 1),
                             "data_wait": round(share, 3)})
         self.records.plot("train", values, step)

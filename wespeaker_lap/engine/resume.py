@@ -62,11 +62,13 @@ def save(run: Run) -> None:
     """
     if not run.world.is_main:
         return
+    contrastive = run.objective.contrastive
     checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
         "step": run.step,
         "num_utts": run.sampler.num_utts,
-        "net": run.net.state_dict(),
-        "head": run.head.state_dict(),
+        "net": run.objective.net.state_dict(),
+        "head": run.objective.head.state_dict(),
+        "contrastive": contrastive.state_dict() if contrastive else {},
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
     })
@@ -76,7 +78,8 @@ def save_epoch(run: Run, epoch: int) -> None:
     """Write the weights after an epoch, remove those that are too old, save the state."""
     if not run.world.is_main:
         return
-    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net, run.head)
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.objective.net,
+                            run.objective.head)
     save(run)
     for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
         path.unlink()
@@ -104,8 +107,10 @@ def _load(run: Run, path: Path) -> None:
     if state["num_utts"] != run.sampler.num_utts:
         raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
                          f"{run.sampler.num_utts} now; choose another --exp_dir")
-    run.net.load_state_dict(state["net"])
-    run.head.load_state_dict(state["head"])
+    run.objective.net.load_state_dict(state["net"])
+    run.objective.head.load_state_dict(state["head"])
+    if run.objective.contrastive:
+        run.objective.contrastive.load_state_dict(state["contrastive"])
     run.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty where it was off: saved on a device that needs no scaling
         run.scaler.load_state_dict(state["scaler"])

@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
+from wespeaker_lap.config.losses import Loss
+from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.batch import Batch
 from wespeaker_lap.data.copies import (
     check_copies,
@@ -31,8 +33,10 @@ from wespeaker_lap.engine import resume
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
 from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
+from wespeaker_lap.engine.objective import Objective
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
+from wespeaker_lap.engine.teacher import Teacher
 from wespeaker_lap.frontends.selection import check_stored
 from wespeaker_lap.io.facts import save_facts
 from wespeaker_lap.io.feats import FeatureStore
@@ -50,25 +54,6 @@ class Validation:
     trials: Trials
 
 
-class TrainingStep(nn.Module):
-    """Network and margin loss as one module, so that DDP sees a single forward."""
-
-    def __init__(self, net: nn.Module, head: nn.Module, precision: torch.dtype | None):
-        super().__init__()
-        self.net, self.head, self.precision = net, head, precision
-
-    def forward(self, feats: torch.Tensor, speakers: torch.Tensor,
-                margin: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, L, D), (B,) -> loss (), number of correctly classified examples ()."""
-        with torch.autocast(feats.device.type, self.precision, enabled=self.precision is not None):
-            embeddings = self.net(feats)  # (B, E)
-        embeddings = embeddings.float()
-        loss, _ = self.head(embeddings, speakers, margin=margin)
-        with torch.no_grad():  # judged without the margin, as in use
-            best = self.head.cosines(embeddings).argmax(dim=1)
-        return loss, (best == speakers).sum()
-
-
 @dataclass
 class Run:
     """Everything a training consists of; `step` counts the finished batches of all epochs."""
@@ -76,12 +61,11 @@ class Run:
     config: Config
     world: World
     exp_dir: Path
-    net: nn.Module
-    head: nn.Module
-    model: nn.Module  # TrainingStep, under DDP where there are several processes
+    objective: Objective
+    model: nn.Module  # the objective, under DDP where there are several processes
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    sampler: ShuffledBatches
+    sampler: ShuffledBatches | BalancedBatchSampler
     loader: BatchLoader
     validation: Validation | None
     step: int = 0
@@ -115,28 +99,27 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
         index_trials(validation.trials, list(validation.store))  # a missing one ends it here
     stop = StopRequest()
-    run = _set_up(config, source, exp_dir, world, validation)
+    run = _set_up(config, source, data.path.name, exp_dir, world, validation)
     # Reads only, so that all processes refuse together; written is when all have read.
     resume.check_same_training(exp_dir, config, source.speakers, store.identity)
     world.barrier()
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
         save_facts(exp_dir, store.identity, source.speakers, data.path.name,
-                   build.count_params(run.net))
+                   build.count_params(run.objective.net))
     world.barrier()
     resume.restore(run)
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
     with stop, Journal(exp_dir, world.is_main, run.step) as journal:
-        journal.describe(run, world, build.count_params(run.net), len(source.speakers))
+        journal.describe(run, world, build.count_params(run.objective.net), len(source.speakers))
         _train_epochs(run, journal, stop)
 
 
 def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
     """The loop: every schedule and every random number is a function of the step."""
     config, world, per_epoch = run.config, run.world, run.sampler.steps_per_epoch
-    loss_config, ramp = config.loss, config.loss.schedule
     run.model.train()
     for epoch in range(run.step // per_epoch, config.train.epochs):
         run.sampler.start_at(epoch, run.step % per_epoch)
@@ -146,15 +129,15 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
             waited = time.perf_counter() - asked
             lr = learning_rate(run.step, run.total_steps, config.train.lr, config.train.final_lr,
                                round(config.train.warmup_share * run.total_steps))
-            margin = margin_at(run.step / per_epoch, ramp.start_epoch, ramp.end_epoch,
-                               ramp.initial, loss_config.margin, ramp.shape)
-            loss, correct = _update(run, batch, lr, margin)
+            margin = _margin(config.loss, run.step / per_epoch)
+            losses, correct = _update(run, batch, lr, margin)
             run.step += 1
-            loss, correct, stops = world.sum([loss, correct, float(stop.requested)])
-            if not math.isfinite(loss):
+            *losses, correct, stops = world.sum([*losses, correct, float(stop.requested)])
+            if not math.isfinite(sum(losses)):
                 raise ValueError(_blame(run, batch))
-            journal.log_step(run.step, loss / world.size, correct, config.train.batch_size, lr,
-                             margin, waited, time.perf_counter() - asked, batch.num_bytes)
+            journal.log_step(run.step, [loss / world.size for loss in losses], correct,
+                             config.train.batch_size, lr, margin, waited,
+                             time.perf_counter() - asked, batch.num_bytes)
             if run.step % per_epoch == 0:
                 break  # the epoch's own checkpoint follows
             if stops or run.step % config.train.checkpoint_steps == 0:
@@ -174,15 +157,25 @@ def _stop(run: Run) -> NoReturn:
                             f"command goes on from here")
 
 
-def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[float, float]:
-    """One optimizer step; returns this process's loss and number of correct examples."""
+def _margin(loss: Loss, epoch: float) -> float:
+    """The classifier's margin after so many epochs; 0 where it knows none."""
+    if loss.name == "softmax":
+        return 0.0
+    ramp = loss.schedule
+    return margin_at(epoch, ramp.start_epoch, ramp.end_epoch, ramp.initial, loss.margin, ramp.shape)
+
+
+def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[list[float], float]:
+    """One optimizer step; returns this process's losses and number of correct examples."""
     # Dropout follows from (seed, step, rank), so a restart needs no generator's state.
     torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     feats = batch.feats.to(run.world.device, non_blocking=True)
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
-    loss, correct = run.model(feats, speakers, margin)
+    epoch = run.step / run.sampler.steps_per_epoch
+    losses, correct = run.model(feats, speakers, batch.utts, margin, epoch)
+    loss = losses.sum()
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     if run.config.train.max_grad_norm is not None:
@@ -191,7 +184,7 @@ def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[float, fl
     if torch.isfinite(loss):  # else the weights stay as they are for whoever looks for the cause
         run.scaler.step(run.optimizer)
         run.scaler.update()
-    return loss.item(), float(correct)
+    return losses.tolist(), float(correct)
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
@@ -217,7 +210,7 @@ def _validate(run: Run) -> float | None:
         return None
     trials = run.validation.trials
     utts = sorted({*trials.enroll, *trials.test})
-    vectors = embed_store(run.net, run.validation.store, utts, run.world)
+    vectors = embed_store(run.objective.net, run.validation.store, utts, run.world)
     enroll_index, test_index, _ = index_trials(trials, utts)
     return 100 * eer(cosine_scores(vectors, vectors, enroll_index, test_index), trials.labels)
 
@@ -234,22 +227,36 @@ def _choose_examples(config: Config, data: DataDir, store: FeatureStore) -> Feat
                          max(1, round(config.train.crop_seconds * rate)), config.seed, copies)
 
 
-def _set_up(config: Config, source: FeatureSource, exp_dir: Path, world: World,
-            validation: Validation | None) -> Run:
-    torch.manual_seed(config.seed)  # the same initial weights on every process
+def _build_objective(config: Config, source: FeatureSource, train_set: str,
+                     precision: torch.dtype | None) -> Objective:
     net = build.build_net(config.model, source.store.num_layers, source.store.dim)
     head = build.build_head(config.loss, config.model.embed_dim, len(source.speakers))
+    contrastive, weight, teacher = None, 0.0, None
+    if config.contrastive:
+        contrastive = build.build_contrastive(config.contrastive, net)
+        weight = config.contrastive.weight
+    if config.distill:
+        teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers)
+        teacher.check(config.model.embed_dim)
+    return Objective(net, head, precision, contrastive, weight, teacher)
+
+
+def _set_up(config: Config, source: FeatureSource, train_set: str, exp_dir: Path, world: World,
+            validation: Validation | None) -> Run:
+    torch.manual_seed(config.seed)  # the same initial weights on every process
     precision = choose_precision(config.train.precision, world.device)
-    model = synchronise_batch_norm(TrainingStep(net, head, precision), world).to(world.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr,
-                                 weight_decay=config.train.weight_decay)
+    objective = _build_objective(config, source, train_set, precision)
+    objective = synchronise_batch_norm(objective, world).to(world.device)
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad],
+                                 lr=config.train.lr, weight_decay=config.train.weight_decay)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    sampler = ShuffledBatches(len(source), config.train.batch_size, config.seed, world.rank,
-                              world.size)
-    wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+    sampler = build.build_sampler(config.train, source.labels, config.seed, world.rank, world.size)
+    model = objective
+    if world.size > 1:
+        model = DistributedDataParallel(objective, broadcast_buffers=False)
     num_threads = config.train.num_workers
     if num_threads is None:
         num_threads = choose_num_threads(world.local_size)
     loader = BatchLoader(source, sampler, num_threads, pin=world.device.type == "cuda")
-    return Run(config, world, exp_dir, net, head, wrapped, optimizer, scaler, sampler, loader,
+    return Run(config, world, exp_dir, objective, model, optimizer, scaler, sampler, loader,
                validation)

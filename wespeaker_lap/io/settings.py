@@ -56,7 +56,7 @@ def load_settings(model: type[Settings], path: str | Path | None, overrides: Seq
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = "\n  ".join(_explain(problem, model) for problem in error.errors())
+        lines = "\n  ".join(_explain(problem, model, tree) for problem in error.errors())
         raise ValueError(f"{source}: {error.error_count()} mistake(s)\n  {lines}") from None
 
 
@@ -75,10 +75,10 @@ def _put(tree: dict[str, Any], dotted: str, value: Any, names: Mapping[str, Mapp
     tree[key] = names.get(dotted, {}).get(value, value) if isinstance(value, str) else value
 
 
-def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+def _explain(problem: Mapping[str, Any], model: type[BaseModel], tree: Any) -> str:
     """One pydantic complaint as a line: where, what, what to do."""
     place = [str(part) for part in problem["loc"]]
-    where = ".".join(place) or "top level"
+    where = ".".join(_find_written(problem, tree)) or "top level"
     if problem["type"] != "extra_forbidden":
         got = problem.get("input")
         shown = "" if isinstance(got, dict) else f" (got {got!r})"
@@ -87,6 +87,19 @@ def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     close = difflib.get_close_matches(place[-1], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"
+
+
+def _find_written(problem: Mapping[str, Any], tree: Any) -> list[str]:
+    """Where a complaint is in what was written: without the names that sections go by."""
+    place = []
+    for part in problem["loc"]:
+        if isinstance(tree, dict) and isinstance(part, str) and part not in tree:
+            if problem["type"] != "missing" or part != problem["loc"][-1]:
+                continue  # a name, such as lap in model.layer_pool.lap.dropout
+        elif isinstance(tree, dict):
+            tree = tree[part]
+        place.append(str(part))
+    return place
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:

@@ -1,0 +1,127 @@
+"""Distillation: a trained system as teacher, its logits by hand, and what it refuses."""
+
+import math
+
+import numpy as np
+import programs
+import pytest
+import safetensors.numpy
+import torch
+from trainings import read_steps, weights_of
+
+from wespeaker_lap.config import load_config
+from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.engine.embed import embed_set
+from wespeaker_lap.engine.teacher import Teacher
+from wespeaker_lap.io.vectors import read_vectors
+
+KINDS = ("embedding", "label", "non_target")
+
+
+@pytest.fixture(scope="module")
+def teacher_dir(corpus, tmp_path_factory):
+    exp_dir = tmp_path_factory.mktemp("teacher") / "exp"
+    corpus.train(exp_dir)
+    checkpoint.average_epochs(exp_dir, 2)
+    embed_set(exp_dir, corpus.root / "feats", sorted(corpus.data.wavs), "train", programs.ALONE)
+    return exp_dir
+
+
+def make_teacher(corpus, exp_dir, kind, speakers=None, **options) -> Teacher:
+    distill = {"name": kind, "teacher": str(exp_dir), "weight": 0.5, "warm_up_epochs": 4, **options}
+    config = load_config(overrides=[f"distill={distill}"]).distill
+    entries = {utt: utt for utt in corpus.data.utt2spk} | {"noise-x": sorted(corpus.data.wavs)[0]}
+    return Teacher(config, entries, "train", speakers or corpus.data.speakers)
+
+
+def logits_by_hand(exp_dir, utts, classes) -> np.ndarray:
+    """30 times the cosine of the nearest of two centres, the target's angle 0.2 wider."""
+    _, vectors = read_vectors(exp_dir / "embeddings" / "train" / "xvector.scp", utts)
+    path = exp_dir / "models" / "avg_model.safetensors"
+    centers = safetensors.numpy.load(path.read_bytes())["head.centers"]
+    rows = []
+    for vector, target in zip(vectors, classes, strict=True):
+        row = []
+        for speaker, own in enumerate(centers):
+            cosine = max(float(vector @ c / np.linalg.norm(vector) / np.linalg.norm(c))
+                         for c in own)
+            row.append(30 * (math.cos(math.acos(cosine) + 0.2) if speaker == target else cosine))
+        rows.append(row)
+    return np.array(rows)
+
+
+def divergence_by_hand(teacher: np.ndarray, student: np.ndarray) -> float:
+    p, q = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in (teacher, student))
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def example(corpus):
+    """Three utterances, their classes, and what an untrained student says of them."""
+    utts = sorted(corpus.data.wavs)[:3]
+    classes = [corpus.data.speakers.index(corpus.data.utt2spk[utt]) for utt in utts]
+    rng = np.random.default_rng(0)
+    return utts, classes, rng.normal(size=(3, 8)), rng.normal(size=(3, 12))
+
+
+def test_embeddings_are_compared_by_their_cosine(corpus, teacher_dir):
+    utts, classes, embeddings, logits = example(corpus)
+    _, own = read_vectors(teacher_dir / "embeddings" / "train" / "xvector.scp", utts)
+    want = np.mean([1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+                    for a, b in zip(embeddings, own, strict=True)])
+    teacher = make_teacher(corpus, teacher_dir, "embedding")
+    got = teacher(utts, torch.tensor(embeddings), torch.tensor(logits), torch.tensor(classes), 1.0)
+    assert float(got) == pytest.approx(0.5 * want / 4, rel=1e-5)  # a quarter of the warm-up
+    same = teacher(["noise-x"], torch.tensor(embeddings[:1]), torch.tensor(logits[:1]),
+                   torch.tensor(classes[:1]), 9.0)
+    only = teacher(utts[:1], torch.tensor(embeddings[:1]), torch.tensor(logits[:1]),
+                   torch.tensor(classes[:1]), 9.0)
+    assert torch.equal(same, only)  # a noisy copy is to be heard as the clean utterance
+
+
+def test_logits_carry_the_teachers_margin(corpus, teacher_dir):
+    utts, classes, embeddings, logits = example(corpus)
+    own = logits_by_hand(teacher_dir, utts, classes)
+    want = np.mean([4 * divergence_by_hand(a / 2, b / 2) for a, b in zip(own, logits, strict=True)])
+    teacher = make_teacher(corpus, teacher_dir, "label", temperature=2.0)
+    got = teacher(utts, torch.tensor(embeddings), torch.tensor(logits), torch.tensor(classes), 8.0)
+    assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
+
+
+def test_speakers_are_mapped_by_name(corpus, teacher_dir):
+    """A student that counts the speakers from the last one, and knows but ten."""
+    utts, classes, embeddings, _ = example(corpus)
+    names = corpus.data.speakers[::-1][2:]
+    chosen = [corpus.data.speakers.index(name) for name in names]
+    logits = np.random.default_rng(1).normal(size=(3, 10))
+    own = logits_by_hand(teacher_dir, utts, classes)[:, chosen]
+    want = np.mean([divergence_by_hand(a, b) for a, b in zip(own, logits, strict=True)])
+    teacher = make_teacher(corpus, teacher_dir, "label", names)
+    labels = torch.tensor([chosen.index(c) for c in classes])
+    got = teacher(utts, torch.tensor(embeddings), torch.tensor(logits), labels, 8.0)
+    assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
+
+
+def test_unknown_speakers_and_sets_are_named(corpus, teacher_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"1 of the student's 2 speakers are unknown.*: somebody"):
+        make_teacher(corpus, teacher_dir, "label", [corpus.data.speakers[0], "somebody"])
+    with pytest.raises(FileNotFoundError, match="run its stages 3 and 4 with --train_set train"):
+        make_teacher(corpus, tmp_path, "label")
+
+
+def test_embeddings_of_another_size_are_refused_before_anything_is_written(corpus, teacher_dir,
+                                                                           tmp_path):
+    with pytest.raises(ValueError, match=r"set model\.embed_dim=8"):
+        corpus.train(tmp_path / "exp", "model.embed_dim=6",
+                     f"distill={{name: embedding, teacher: {teacher_dir}}}")
+    assert not (tmp_path / "exp" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_trains(corpus, teacher_dir, tmp_path, kind):
+    corpus.train(tmp_path / "exp", "train.epochs=2", "loss.top_k=0",
+                 f"distill={{name: {kind}, teacher: {teacher_dir}, warm_up_epochs: 1}}")
+    records = read_steps(tmp_path / "exp")
+    assert "distillation" not in records[0]  # the weight begins at 0
+    assert all(record["distillation"] > 0 for record in records[1:])
+    tensors = safetensors.numpy.load(weights_of(tmp_path / "exp", 2))
+    assert {name.partition(".")[0] for name in tensors} == {"net", "head"}

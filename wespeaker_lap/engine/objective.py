@@ -1,0 +1,62 @@
+"""What a training minimises: the classifier's loss and those that may stand beside it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wespeaker_lap.engine.teacher import Teacher
+from wespeaker_lap.losses.contrastive import MultiScaleContrastive
+
+PARTS = ("classification", "contrast", "distillation")
+
+
+class Objective(nn.Module):
+    """Network and losses as one module, so that DDP sees a single forward.
+
+    Args:
+        net: (B, T, L, D) -> (B, E).
+        head: speaker classifier with its loss.
+        precision: of the network under autocast; None for float32. Losses are in float32.
+        contrastive: on the scales of the network's frame network; `contrast_weight` times it.
+        teacher: brings its own weight.
+    """
+
+    def __init__(self, net: nn.Module, head: nn.Module, precision: torch.dtype | None,
+                 contrastive: MultiScaleContrastive | None = None, contrast_weight: float = 0.0,
+                 teacher: Teacher | None = None):
+        super().__init__()
+        self.net, self.head, self.precision = net, head, precision
+        self.contrastive, self.contrast_weight = contrastive, contrast_weight
+        self.teacher = teacher
+
+    def forward(self, feats: Tensor, speakers: Tensor, entries: Sequence[str], margin: float,
+                epoch: float) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            feats: (B, T, L, D).
+            speakers: (B,) classes.
+            entries: ids of the examples, which the teacher knows them by.
+            margin: of the classifier.
+            epoch: epochs done, with fractions.
+
+        Returns:
+            The weighted losses (3,) in the order of `PARTS`, zero where one is not used: their sum
+            is what to minimise. And the number of correctly classified examples ().
+        """
+        with torch.autocast(feats.device.type, self.precision, enabled=self.precision is not None):
+            if self.contrastive is None:
+                embeddings = self.net(feats)  # (B, E)
+            else:
+                embeddings, scales, lengths = self.net(feats, return_scales=True)
+        embeddings = embeddings.float()
+        loss, logits = self.head(embeddings, speakers, margin)
+        contrast = distance = loss.new_zeros(())
+        if self.contrastive is not None:
+            contrast = self.contrast_weight * self.contrastive(scales, speakers, lengths)
+        if self.teacher is not None:
+            distance = self.teacher(entries, embeddings, logits, speakers, epoch)
+        with torch.no_grad():  # judged without the margin, as in use
+            correct = (self.head.predict(embeddings) == speakers).sum()
+        return torch.stack([loss, contrast, distance]), correct
