@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from wespeaker_lap.data.batch import Batch
+from wespeaker_lap.data.batch_memory import BatchMemory
 
 MAX_THREADS = 8  # a process; more of them only wait for each other
 MAX_AHEAD_BYTES = 2 << 30  # of batches made ahead
@@ -62,7 +63,8 @@ class BatchLoader:
 
     def __init__(self, source: Source, batches: Iterable[Sequence[Key]], num_threads: int,
                  pin: bool = False):
-        self.source, self.batches, self.num_threads, self.pin = source, batches, num_threads, pin
+        self.source, self.batches, self.num_threads = source, batches, num_threads
+        self._memory = BatchMemory(pin)
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.num_threads:
@@ -85,7 +87,7 @@ class BatchLoader:
         return max(1, min(MAX_AHEAD, MAX_AHEAD_BYTES // size))
 
     def _start(self, keys: Sequence[Key], pool: ThreadPoolExecutor | None) -> _Pending:
-        feats = torch.empty(len(keys), *self.source.shape, pin_memory=self.pin)
+        feats = self._memory.lend((len(keys), *self.source.shape), torch.float32)
         rows = feats.numpy()
 
         def fill(numbers: range) -> list[tuple[str, int, int]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 LIMIT = 512  # of the 1024 descriptors that most systems give a process
-_ALIGNMENT = 16  # bytes; NumPy computes slowly on numbers that stand at odd addresses
 
 
 class OpenFiles:
@@ -22,28 +21,28 @@ class OpenFiles:
         self.limit = limit
         self._files: dict[Path, _Descriptor] = {}
 
-    def read(self, path: Path, size: int, offset: int, aligned: int = 0) -> memoryview:
-        """Read up to `size` bytes from byte `offset`; fewer only where the file ends.
+    def read(self, path: Path, out: np.ndarray, offset: int) -> int:
+        """Fill an array with the bytes from byte `offset` on.
 
         Args:
             path: the file.
-            size: how many bytes.
+            out: (size,) uint8, contiguous.
             offset: the first byte.
-            aligned: which of the bytes read shall stand at an address for fast computation.
+
+        Returns:
+            How many bytes there were; fewer than `size` only where the file ends.
 
         Raises:
             OSError: the file cannot be opened or read; names it.
         """
         file = self._open(path)
-        before = -aligned % _ALIGNMENT
-        whole = memoryview(np.empty(before + size, np.uint8))[before:]
-        done = 0
-        while done < size:  # one call gives 2 GiB at most
+        whole, done = memoryview(out), 0
+        while done < len(whole):  # one call gives 2 GiB at most
             part = os.preadv(file.number, [whole[done:]], offset + done)
             if not part:
                 break
             done += part
-        return whole[:done]
+        return done
 
     def _open(self, path: Path) -> "_Descriptor":
         file = self._files.get(path)
