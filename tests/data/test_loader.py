@@ -15,7 +15,7 @@ KEYS = [[(0, 5), (0, 1), (0, 3)], [(1, 2), (1, 0), (1, 4)], [(2, 7), (2, 6), (2,
 class Numbers:
     """Example (epoch, index): full of 10 * epoch + index, speaker -index, index frames long."""
 
-    shape, frame_bytes = (4, 2, 3), 100
+    shape, dtype, frame_bytes = (4, 2, 3), torch.float32, 100
 
     def __init__(self, broken=()):
         self.broken, self.threads, self.asked = broken, set(), []

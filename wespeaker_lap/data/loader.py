@@ -29,6 +29,7 @@ class Source(Protocol):
     """What batches are made of, see `source.FeatureSource`."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     frame_bytes: int
 
     def fill(self, key: Key, out: np.ndarray) -> tuple[str, int, int]:
@@ -83,11 +84,11 @@ class BatchLoader:
             pool.shutdown(cancel_futures=True)
 
     def _num_ahead(self, batch_size: int) -> int:
-        size = 4 * batch_size * int(np.prod(self.source.shape))
+        size = self.source.dtype.itemsize * batch_size * int(np.prod(self.source.shape))
         return max(1, min(MAX_AHEAD, MAX_AHEAD_BYTES // size))
 
     def _start(self, keys: Sequence[Key], pool: ThreadPoolExecutor | None) -> _Pending:
-        feats = self._memory.lend((len(keys), *self.source.shape), torch.float32)
+        feats = self._memory.lend((len(keys), *self.source.shape), self.source.dtype)
         rows = feats.numpy()
 
         def fill(numbers: range) -> list[tuple[str, int, int]]:

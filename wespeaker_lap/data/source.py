@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
+from wespeaker_lap.data.dequantize import cut_row, part_bytes, row_bytes
 from wespeaker_lap.data.segments import read_segments
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import name_some
@@ -24,19 +26,29 @@ class FeatureSource:
         speakers: the class names, in class order.
         crop_frames: T of every crop; shorter utterances are tiled, as WeSpeaker does.
         seed: of the training.
+        as_stored: whether examples are rows of bytes for `Dequantize`, instead of floats.
+
+    Attributes:
+        crop_shape: (T, L, D) of every crop.
+        shape, dtype: of every example.
 
     Raises:
         ValueError: the store lacks utterances of the set; lists them.
     """
 
     def __init__(self, store: FeatureStore, utt2spk: Mapping[str, str], speakers: Sequence[str],
-                 crop_frames: int, seed: int):
+                 crop_frames: int, seed: int, as_stored: bool = False):
         missing = [utt for utt in utt2spk if utt not in store]
         if missing:
             raise ValueError(f"{store.directory}: no features for {name_some(missing)}; run "
                              f"stage 2 for this set")
         classes = {speaker: number for number, speaker in enumerate(speakers)}
         self.store, self.crop_frames, self.seed = store, crop_frames, seed
+        self.as_stored = as_stored
+        self.crop_shape = crop_frames, store.num_layers, store.dim
+        self.shape, self.dtype = self.crop_shape, torch.float32
+        if as_stored:
+            self.shape, self.dtype = (row_bytes(store.codec, self.crop_shape),), torch.uint8
         self.segments = read_segments(store.identity)
         self.utts = sorted(utt2spk)
         self.labels = [classes[utt2spk[utt]] for utt in self.utts]
@@ -49,28 +61,33 @@ class FeatureSource:
         """Bytes of a frame on disk."""
         return self.store.frame_bytes
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(T, L, D) of every example."""
-        return self.crop_frames, self.store.num_layers, self.store.dim
-
     def fill(self, key: tuple[int, int], out: np.ndarray) -> tuple[str, int, int]:
         """Read one example into its place in a batch.
 
         Args:
             key: (epoch, index of the utterance).
-            out: (T, L, D) float32, overwritten.
+            out: of `shape` and `dtype`, overwritten.
 
         Returns:
             The utterance, its class, and how many frames of it were read.
         """
+        utt, start, count = self.locate(key)
+        if self.as_stored:
+            parts = cut_row(out, part_bytes(self.store.codec, self.crop_shape))
+            sizes = part_bytes(self.store.codec, (count, *self.crop_shape[1:]))
+            self.store.read_stored(utt, start, count, [
+                part[:size] for part, size in zip(parts, sizes, strict=True)])
+            for part, size in zip(parts, sizes, strict=True):
+                _tile(part, size)
+        else:
+            self.store.read(utt, start, count, out=out[:count])
+            _tile(out, count)
+        return utt, self.labels[key[1]], count
+
+    def locate(self, key: tuple[int, int]) -> tuple[str, int, int]:
+        """The utterance of an example, the first frame of its crop, and how many are read."""
         epoch, index = key
-        utt, want = self.utts[index], self.crop_frames
-        start, count = self._draw_crop(epoch, index)
-        self.store.read(utt, start, count, out=out[:count])
-        for first in range(count, want, count):
-            out[first:first + count] = out[:min(count, want - first)]
-        return utt, self.labels[index], count
+        return self.utts[index], *self._draw_crop(epoch, index)
 
     def _draw_crop(self, epoch: int, index: int) -> tuple[int, int]:
         """First frame of an example in the utterance's entry, and how many there are to read."""
@@ -82,3 +99,9 @@ class FeatureSource:
         if size <= self.crop_frames:
             return start, size
         return start + int(rng.integers(size - self.crop_frames + 1)), self.crop_frames
+
+
+def _tile(out: np.ndarray, count: int) -> None:
+    """Repeat the first `count` rows until all are filled."""
+    for first in range(count, len(out), count):
+        out[first:first + count] = out[:min(count, len(out) - first)]

@@ -16,14 +16,15 @@ from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
 from wespeaker_lap.data.batch import Batch
 from wespeaker_lap.data.datadir import DataDir
-from wespeaker_lap.data.loader import BatchLoader, choose_num_threads
+from wespeaker_lap.data.dequantize import Dequantize
+from wespeaker_lap.data.loader import BatchLoader
 from wespeaker_lap.data.sampler import ShuffledBatches
-from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.data.trials import Trials
 from wespeaker_lap.engine import resume
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
 from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
+from wespeaker_lap.engine.loading import make_loader
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
 from wespeaker_lap.frontends.selection import check_stored
@@ -72,6 +73,7 @@ class Run:
     net: nn.Module
     head: nn.Module
     model: nn.Module  # TrainingStep, under DDP where there are several processes
+    to_floats: nn.Module  # of a batch's features, where they come as they are stored
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     sampler: ShuffledBatches
@@ -174,7 +176,7 @@ def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[float, fl
     torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    feats = batch.feats.to(run.world.device, non_blocking=True)
+    feats = run.to_floats(batch.feats.to(run.world.device, non_blocking=True))
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
     loss, correct = run.model(feats, speakers, margin)
     run.optimizer.zero_grad(set_to_none=True)
@@ -194,8 +196,9 @@ def _mix(seed: int, step: int, rank: int) -> int:
 
 def _blame(run: Run, batch: Batch) -> str:
     """Say which utterances were in the global batch, and which of them hold broken numbers."""
+    stored = run.to_floats(batch.feats.to(run.world.device))
     own = [(utt, bool(torch.isfinite(feats).all()))
-           for utt, feats in zip(batch.utts, batch.feats, strict=True)]
+           for utt, feats in zip(batch.utts, stored, strict=True)]
     # Batch norm carries one process's broken numbers to all, so all are asked.
     checked = [pair for part in run.world.gather(own) for pair in part]
     broken = [utt for utt, is_finite in checked if not is_finite]
@@ -226,15 +229,10 @@ def _set_up(config: Config, data: DataDir, store: FeatureStore, exp_dir: Path, w
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr,
                                  weight_decay=config.train.weight_decay)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    rate = store.identity["sample_rate"] / store.identity["frame_shift"]  # frames a second
-    source = FeatureSource(store, data.utt2spk, data.speakers,
-                           max(1, round(config.train.crop_seconds * rate)), config.seed)
-    sampler = ShuffledBatches(len(source), config.train.batch_size, config.seed, world.rank,
-                              world.size)
+    source, sampler, loader = make_loader(config, store, data.utt2spk, data.speakers, world)
+    to_floats = nn.Identity()
+    if config.train.dequantize == "device":
+        to_floats = Dequantize(store.codec, source.crop_shape).to(world.device)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
-    num_threads = config.train.num_workers
-    if num_threads is None:
-        num_threads = choose_num_threads(world.local_size)
-    loader = BatchLoader(source, sampler, num_threads, pin=world.device.type == "cuda")
-    return Run(config, world, exp_dir, net, head, wrapped, optimizer, scaler, sampler, loader,
-               validation)
+    return Run(config, world, exp_dir, net, head, wrapped, to_floats, optimizer, scaler, sampler,
+               loader, validation)
