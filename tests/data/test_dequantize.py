@@ -32,19 +32,22 @@ def make_source(store, crop_frames, as_stored):
 @pytest.mark.parametrize("codec", ["int8", "float16"])
 @pytest.mark.parametrize(("num_layers", "dim"), [(1, 1), (3, 5), (2, 64), (13, 96), (4, 192),
                                                  (2, 97), (1, 1024)])
-def test_the_numbers_are_the_hosts_to_the_bit(tmp_path, codec, num_layers, dim):
-    """Crops in the middle, whole utterances, tiled ones; with threads; over the scratch's rows."""
+def test_the_numbers_are_the_stores_to_the_bit(tmp_path, codec, num_layers, dim):
+    """Crops in the middle, whole utterances, tiled ones; by threads and at once."""
     store = write(tmp_path, codec, num_layers, dim)
+    keys = [[(epoch, index) for epoch in range(7) for index in range(len(FRAMES))]]
     for crop_frames in (1, 12, 17, 90):
-        keys = [[(epoch, index) for epoch in range(7) for index in range(len(FRAMES))]]
-        batches = [next(iter(BatchLoader(make_source(store, crop_frames, as_stored), keys, 2)))
-                   for as_stored in (False, True)]
-        assert batches[1].feats.dtype == torch.uint8 and batches[1].feats.ndim == 2
-        feats = Dequantize(codec, (crop_frames, num_layers, dim))(batches[1].feats)
-        assert feats.shape == (35, crop_frames, num_layers, dim) and feats.dtype == torch.float32
-        assert torch.equal(feats.view(torch.int32), batches[0].feats.view(torch.int32))
-        assert batches[0].utts == batches[1].utts
-        assert batches[0].num_bytes == batches[1].num_bytes
+        host, stored = (make_source(store, crop_frames, as_stored) for as_stored in (False, True))
+        crops = [store.read(*host.locate(key)) for key in keys[0]]
+        wanted = np.stack([np.resize(crop, (crop_frames, num_layers, dim)) for crop in crops])
+        whole, = BatchLoader(host, keys, 2)
+        rows, = BatchLoader(stored, keys, 2)
+        assert rows.feats.dtype == torch.uint8 and rows.feats.ndim == 2
+        feats = Dequantize(codec, (crop_frames, num_layers, dim))(rows.feats)
+        for found in (whole.feats, feats):
+            assert found.shape == wanted.shape and found.dtype == torch.float32
+            np.testing.assert_array_equal(found.numpy().view(np.int32), wanted.view(np.int32))
+        assert whole.utts == rows.utts and whole.num_bytes == rows.num_bytes
 
 
 def test_by_hand():

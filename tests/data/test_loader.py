@@ -94,6 +94,27 @@ def test_threads_fill_at_the_same_time():
     assert batch.utts == ["utt1", "utt2"]
 
 
+def test_torch_computes_with_one_thread_in_each_and_as_before_elsewhere():
+    before, seen = torch.get_num_threads(), {}
+
+    class Watching(Numbers):
+        def fill(self, key, out):
+            seen[threading.get_ident()] = torch.get_num_threads()
+            return super().fill(key, out)
+
+    try:
+        torch.set_num_threads(3)
+        list(BatchLoader(Watching(), KEYS, 2))
+        assert set(seen.values()) == {1} and torch.get_num_threads() == 3
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_from_the_machine(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert [choose_num_threads(count) for count in (1, 2, 4, 8, 16, 32)] == [8, 7, 3, 1, 1, 1]

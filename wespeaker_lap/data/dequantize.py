@@ -1,7 +1,8 @@
-"""Crops as they are stored, in rows of bytes, and back to floats on any device.
+"""Crops as they are stored, in rows of bytes, and to floats: by the reading threads or on a GPU.
 
-A float32 batch of an int8 store is 3.5 times as large as what was read for it. Left as they are
-stored, crops cost the host no arithmetic and the bus a quarter, and a GPU makes floats of them in
+torch does it two to three times as fast as `io.codecs.decode`, with the same numbers. A float32
+batch of an int8 store is 3.5 times as large as what was read for it: left as they are stored,
+crops cost the host no arithmetic and the bus less than a third, and a GPU makes floats of them in
 passing.
 """
 
@@ -74,15 +75,25 @@ class Dequantize(nn.Module):
         if rows.dtype != torch.uint8 or rows.ndim != 2 or rows.shape[1] != want:
             raise ValueError(f"want (B, {want}) uint8, got {tuple(rows.shape)} {rows.dtype}")
         parts = rows[:, :sum(self.sizes)].split(self.sizes, dim=1)
-        if self.codec == "float16":
-            return parts[0].view(torch.float16).float().unflatten(1, self.shape)
         feats = torch.empty(len(rows), *self.shape, device=rows.device)
         for first in range(0, len(rows), _ROWS):
             some = slice(first, first + _ROWS)
-            self._dequantize(*(part[some] for part in parts), feats[some])
+            self.fill([part[some] for part in parts], feats[some])
         return feats
 
-    def _dequantize(self, ranges: torch.Tensor, landmarks: torch.Tensor, codes: torch.Tensor,
+    def fill(self, parts: Sequence[torch.Tensor], out: torch.Tensor) -> None:
+        """Write features to where they are wanted.
+
+        Args:
+            parts: (B, size) uint8 for each of `part_bytes`; of any T.
+            out: (B, T, L, D) float32, contiguous.
+        """
+        if self.codec == "float16":
+            out.view(len(out), -1).copy_(parts[0].view(torch.float16))
+        else:
+            self._fill_from_int8(*parts, out)
+
+    def _fill_from_int8(self, ranges: torch.Tensor, landmarks: torch.Tensor, codes: torch.Tensor,
                     out: torch.Tensor) -> None:
         """See `io.compressed.decompress`, whose order of rounding this keeps."""
         num_columns = landmarks.shape[1] // HEADER_BYTES
@@ -93,6 +104,8 @@ class Dequantize(nn.Module):
         slopes = (points.diff(dim=2) / self.steps).unsqueeze(3).unbind(2)  # 3 x (B, C, 1)
         codes = codes.unflatten(1, (num_columns, -1))  # (B, C, g)
         values = out.view(codes.shape)
-        values.copy_(codes.clamp(max=64)).mul_(slopes[0]).add_(points[:, :, :1])
-        values += (codes.clamp(64, 192) - 64).float().mul_(slopes[1])
-        values += (codes.clamp(min=192) - 192).float().mul_(slopes[2])
+        byte, piece = torch.empty_like(codes), torch.empty_like(values)  # (B, C, g)
+        values.copy_(torch.clamp(codes, max=64, out=byte)).mul_(slopes[0]).add_(points[:, :, :1])
+        for slope, begin, end in ((slopes[1], 64, 192), (slopes[2], 192, 255)):
+            piece.copy_(torch.clamp(codes, begin, end, out=byte).sub_(begin))
+            values += piece.mul_(slope)

@@ -1,6 +1,6 @@
 """Batches made by threads, ahead of their use.
 
-Threads, not processes: reading and decoding a crop is done by the operating system and numpy, both
+Threads, not processes: reading and decoding a crop is done by the operating system and torch, both
 without Python's lock, so threads keep all cores busy, write straight into the batch's memory, and
 need neither pickling nor shared memory nor a word about fork or spawn.
 """
@@ -71,7 +71,8 @@ class BatchLoader:
         if not self.num_threads:
             yield from (self._join(self._start(keys, None)) for keys in self.batches)
             return
-        pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="loader")
+        # torch would start as many threads again inside of each of these.
+        pool = ThreadPoolExecutor(self.num_threads, "loader", torch.set_num_threads, (1,))
         pending: deque[_Pending] = deque()
         try:
             for keys in self.batches:
@@ -82,6 +83,7 @@ class BatchLoader:
                 yield self._join(pending.popleft())
         finally:  # also when the loop that asks for batches ends early
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(torch.get_num_threads())  # of threads to come: as of this one
 
     def _num_ahead(self, batch_size: int) -> int:
         size = self.source.dtype.itemsize * batch_size * int(np.prod(self.source.shape))

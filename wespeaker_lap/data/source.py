@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from wespeaker_lap.data.dequantize import cut_row, part_bytes, row_bytes
+from wespeaker_lap.data.dequantize import CODECS, Dequantize, cut_row, part_bytes, row_bytes
 from wespeaker_lap.data.segments import read_segments
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import name_some
@@ -47,6 +47,8 @@ class FeatureSource:
         self.as_stored = as_stored
         self.crop_shape = crop_frames, store.num_layers, store.dim
         self.shape, self.dtype = self.crop_shape, torch.float32
+        self._dequantize = (Dequantize(store.codec, self.crop_shape)
+                            if store.codec in CODECS else None)
         if as_stored:
             self.shape, self.dtype = (row_bytes(store.codec, self.crop_shape),), torch.uint8
         self.segments = read_segments(store.identity)
@@ -73,16 +75,29 @@ class FeatureSource:
         """
         utt, start, count = self.locate(key)
         if self.as_stored:
-            parts = cut_row(out, part_bytes(self.store.codec, self.crop_shape))
-            sizes = part_bytes(self.store.codec, (count, *self.crop_shape[1:]))
-            self.store.read_stored(utt, start, count, [
-                part[:size] for part, size in zip(parts, sizes, strict=True)])
-            for part, size in zip(parts, sizes, strict=True):
-                _tile(part, size)
-        else:
+            self._fill_stored(utt, start, count, out)
+        elif self._dequantize is None:
             self.store.read(utt, start, count, out=out[:count])
             _tile(out, count)
+        else:
+            sizes = self._part_bytes(count)
+            parts = cut_row(np.empty(sum(sizes), np.uint8), sizes)
+            self.store.read_stored(utt, start, count, parts)
+            self._dequantize.fill([torch.from_numpy(part)[None] for part in parts],
+                                  torch.from_numpy(out[None, :count]))
+            _tile(out, count)
         return utt, self.labels[key[1]], count
+
+    def _fill_stored(self, utt: str, start: int, count: int, row: np.ndarray) -> None:
+        sizes = self._part_bytes(count)
+        parts = cut_row(row, self._part_bytes(self.crop_frames))
+        self.store.read_stored(utt, start, count, [
+            part[:size] for part, size in zip(parts, sizes, strict=True)])
+        for part, size in zip(parts, sizes, strict=True):
+            _tile(part, size)
+
+    def _part_bytes(self, count: int) -> list[int]:
+        return part_bytes(self.store.codec, (count, *self.crop_shape[1:]))
 
     def locate(self, key: tuple[int, int]) -> tuple[str, int, int]:
         """The utterance of an example, the first frame of its crop, and how many are read."""

@@ -29,6 +29,10 @@ def make_loader(config: Config, store: FeatureStore, utt2spk: Mapping[str, str],
     as_stored = train.dequantize == "device"
     if as_stored:
         check_codec(store.codec)
+    for name in ("sample_rate", "frame_shift"):
+        if name not in store.identity:
+            raise ValueError(f"{store.directory}/feats.json: no {name}, so that seconds cannot be "
+                             f"counted in frames; run stage 2 again")
     rate = store.identity["sample_rate"] / store.identity["frame_shift"]  # frames a second
     source = FeatureSource(store, utt2spk, speakers, max(1, round(train.crop_seconds * rate)),
                            config.seed, as_stored)

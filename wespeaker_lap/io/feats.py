@@ -150,6 +150,22 @@ class FeatureStore:
         Raises:
             KeyError, ValueError: see `read`.
         """
+        entry, shape, spans = self._locate(utt, start, count)
+        for (first, _), part in zip(spans, parts, strict=True):
+            self._read_span(entry, shape, first, part)
+
+    def locate(self, utt: str, start: int, count: int) -> list[tuple[Path, int, int]]:
+        """Where frames `start` to `start + count` are stored: ark, first byte there, bytes.
+
+        Raises:
+            KeyError, ValueError: see `read`.
+        """
+        entry, _, spans = self._locate(utt, start, count)
+        return [(entry.ark, entry.offset + first, size) for first, size in spans]
+
+    def _locate(self, utt: str, start: int, count: int,
+                ) -> tuple[Entry, tuple[int, int, int], list[tuple[int, int]]]:
+        """The entry, its shape, and the spans of some of its frames."""
         row = self._find(utt)
         total = self._index.num_frames[row]
         if start < 0 or count < 1 or start + count > total:
@@ -158,9 +174,7 @@ class FeatureStore:
         entry = Entry(utt, self._index.arks[self._index.ark_numbers[row]],
                       self._index.offsets[row], entry_bytes(self.codec, shape),
                       int(self._first_blocks[row]))
-        spans = crop_spans(self.codec, shape, start, count)
-        for (first, _), part in zip(spans, parts, strict=True):
-            self._read_span(entry, shape, first, part)
+        return entry, shape, crop_spans(self.codec, shape, start, count)
 
     def _read_span(self, entry: Entry, shape: tuple[int, int, int], first: int,
                    part: np.ndarray) -> None:

@@ -19,7 +19,7 @@ class OpenFiles:
 
     def __init__(self, limit: int = LIMIT):
         self.limit = limit
-        self._files: dict[Path, _Descriptor] = {}
+        self._files: dict[Path, Descriptor] = {}
 
     def read(self, path: Path, out: np.ndarray, offset: int) -> int:
         """Fill an array with the bytes from byte `offset` on.
@@ -35,7 +35,7 @@ class OpenFiles:
         Raises:
             OSError: the file cannot be opened or read; names it.
         """
-        file = self._open(path)
+        file = self.open(path)
         whole, done = memoryview(out), 0
         while done < len(whole):  # one call gives 2 GiB at most
             part = os.preadv(file.number, [whole[done:]], offset + done)
@@ -44,18 +44,27 @@ class OpenFiles:
             done += part
         return done
 
-    def _open(self, path: Path) -> "_Descriptor":
+    def open(self, path: Path) -> "Descriptor":
+        """The open file; it stays open as long as somebody holds what is returned.
+
+        Raises:
+            OSError: it cannot be opened; names it.
+        """
         file = self._files.get(path)
         if file is None:
             if len(self._files) >= self.limit:
                 for oldest in [*self._files][:1]:  # of a copy: other threads open files too
                     self._files.pop(oldest, None)
-            file = self._files[path] = _Descriptor(path)
+            file = self._files[path] = Descriptor(path)
         return file
 
 
-class _Descriptor:
-    """An open file; closed with its last user, so that no reader loses it to another thread."""
+class Descriptor:
+    """An open file; closed with its last user, so that no reader loses it to another thread.
+
+    Attributes:
+        number: of the system, for `os.pread` and its like.
+    """
 
     def __init__(self, path: Path):
         self.number = os.open(path, os.O_RDONLY)
