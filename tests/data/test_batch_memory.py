@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,15 +11,15 @@ from wespeaker_lap.data.batch_memory import BatchMemory
 SHAPE = (3, 4, 2)
 
 
-def test_what_is_dropped_is_lent_again():
-    memory = BatchMemory()
-    places = set()
+def test_what_is_dropped_is_lent_again(monkeypatch):
+    memory, places, made, empty = BatchMemory(), set(), [], np.empty
+    monkeypatch.setattr(np, "empty", lambda *args: made.append(args) or empty(*args))
     for value in range(20):
         batch = memory.lend(SHAPE, torch.float32)
         assert batch.shape == SHAPE and batch.dtype == torch.float32 and batch.is_contiguous()
         places.add(batch.data_ptr())
         batch.fill_(value)
-    assert len(places) == 2  # the next is lent while the name still holds the one before
+    assert len(places) == len(made) == 2  # the next is lent while the name still holds the one before
 
 
 @pytest.mark.parametrize("hold", [
