@@ -19,7 +19,7 @@ def test_what_is_dropped_is_lent_again(monkeypatch):
         assert batch.shape == SHAPE and batch.dtype == torch.float32 and batch.is_contiguous()
         places.add(batch.data_ptr())
         batch.fill_(value)
-    assert len(places) == len(made) == 2  # the next is lent while the name still holds the one before
+    assert len(places) == len(made) == 2  # the name holds one while the next is lent
 
 
 @pytest.mark.parametrize("hold", [
