@@ -1,15 +1,11 @@
 """The loader of a training against bare reads of the same bytes.
 
-    python benchmarks/loader.py [--runs 5] [--gigabytes 2] [--num_workers N] [--reread]
-        [--folder FOLDER]
+    python benchmarks/loader.py [--runs 5] [--gigabytes 2] [--num_workers N] [--folder FOLDER]
 
 Generated stores of 8 s utterances, 13 layers of 768; crops of 2 s, batches of 64. Every block was
 read and checked before, and everything is in the page cache, so that the work of the loader shows,
 not the disk's. The loader and `os.pread`, with as many threads, do the same batches in turn; the
 figures are medians, with the least and the most of the ratio.
-
-A store that was just written is read faster from the page cache than one that came there from the
-disk, as in most trainings; with --reread it is dropped and read anew before.
 
 `os.pread` writes to memory that stays in the processor's caches, a batch goes to the main memory:
 to fill one with float32 takes as long as to read its float16, whatever computes the numbers.
@@ -32,7 +28,6 @@ from wespeaker_lap.engine.loading import make_loader
 from wespeaker_lap.io.codecs import encode
 from wespeaker_lap.io.feats import FeatureStore, FeatureWriter
 from wespeaker_lap.io.open_files import OpenFiles
-from wespeaker_lap.io.page_cache import drop_pages
 
 SHAPE = (400, 13, 768)  # (T, L, D) of 8 s
 IDENTITY = {"num_layers": 13, "dim": 768, "sample_rate": 16000, "frame_shift": 320}
@@ -49,14 +44,6 @@ def write_store(folder: Path, codec: str, num_bytes: float) -> None:
     with FeatureWriter(folder, IDENTITY, codec) as writer:
         for number in range(max(BATCH_SIZE, int(num_bytes / len(entries[0])))):
             writer.write_entry(f"utt{number:06d}", entries[number % 4], SHAPE[0])
-
-
-def forget(folder: Path) -> None:
-    """Have a store's arks read from the disk at the next time."""
-    for ark in folder.glob("*.ark"):
-        with open(ark, "rb") as file:
-            os.fsync(file.fileno())  # what is not on the disk yet is not dropped
-            drop_pages(OpenFiles(), [(ark, 0, os.fstat(file.fileno()).st_size)])
 
 
 def compare(store: FeatureStore, dequantize: str, num_runs: int, num_workers: int | None) -> str:
@@ -90,7 +77,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of each store")
     parser.add_argument("--num_workers", type=int, help="default: as training chooses")
-    parser.add_argument("--reread", action="store_true", help="not as it was written")
     parser.add_argument("--folder", type=Path, help="where stores are made for a while")
     options = parser.parse_args()
     print(f"{len(os.sched_getaffinity(0))} processors; medians of {options.runs} runs\n"
@@ -99,8 +85,6 @@ def main() -> None:
     for codec in dict.fromkeys(codec for codec, _ in CASES):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             write_store(Path(folder), codec, 1e9 * options.gigabytes)
-            if options.reread:
-                forget(Path(folder))
             store = FeatureStore(folder)
             for utt in store:  # checks every block, and brings it into the page cache
                 store.read(utt)
