@@ -15,7 +15,7 @@ KEYS = [[(0, 5), (0, 1), (0, 3)], [(1, 2), (1, 0), (1, 4)], [(2, 7), (2, 6), (2,
 class Numbers:
     """Example (epoch, index): full of 10 * epoch + index, speaker -index, index frames long."""
 
-    shape, frame_bytes = (4, 2, 3), 100
+    shape, dtype, frame_bytes = (4, 2, 3), torch.float32, 100
 
     def __init__(self, broken=()):
         self.broken, self.threads, self.asked = broken, set(), []
@@ -92,6 +92,27 @@ def test_threads_fill_at_the_same_time():
 
     batch, = BatchLoader(Meeting(), [[(0, 1), (0, 2)]], 2)
     assert batch.utts == ["utt1", "utt2"]
+
+
+def test_torch_computes_with_one_thread_in_each_and_as_before_elsewhere():
+    before, seen = torch.get_num_threads(), {}
+
+    class Watching(Numbers):
+        def fill(self, key, out):
+            seen[threading.get_ident()] = torch.get_num_threads()
+            return super().fill(key, out)
+
+    try:
+        torch.set_num_threads(3)
+        list(BatchLoader(Watching(), KEYS, 2))
+        assert set(seen.values()) == {1} and torch.get_num_threads() == 3
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_from_the_machine(monkeypatch):

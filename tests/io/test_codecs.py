@@ -15,6 +15,7 @@ from wespeaker_lap.io.codecs import (
     decode,
     encode,
     entry_bytes,
+    place_parts,
 )
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 1, 2), (7, 3, 97), (9, 2, 80), (40, 13, 96), (3, 4, 192),
@@ -88,14 +89,32 @@ def test_a_crop_is_a_piece_of_the_whole_and_costs_its_own_bytes(codec):
 
 
 @pytest.mark.parametrize("num_frames", [1, 5])  # beside one block and over several
-def test_every_half_comes_out_as_numpy_has_it(num_frames):
-    patterns = np.arange(65536, dtype=np.uint16).view(np.float16)
-    for halves in (patterns, patterns[np.isfinite(patterns)], np.array([-np.inf], np.float16),
-                   np.array([np.inf], np.float16)):
-        stored = np.resize(halves, (num_frames, 1, len(halves)))
-        decoded = decode("float16", stored.shape, [stored.tobytes()])
-        np.testing.assert_array_equal(decoded.view(np.uint32),
-                                      stored.astype(np.float32).view(np.uint32))
+def test_every_finite_half_comes_out_as_numpy_has_it(num_frames):
+    """Others are refused when features are written: see the limits below."""
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    stored = np.resize(halves, (num_frames, 1, len(halves)))
+    decoded = decode("float16", stored.shape, [stored.tobytes()])
+    np.testing.assert_array_equal(decoded.view(np.uint32),
+                                  stored.astype(np.float32).view(np.uint32))
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_parts_are_placed_where_they_are_decoded_from(codec):
+    """Those of float32 in the array itself, which costs no copy."""
+    shape, crop = (9, 2, 64), (5, 2, 64)
+    entry = encode(codec, make_feats(shape))
+    for out in (None, np.full(crop, np.nan, np.float32)):
+        parts, placed = place_parts(codec, crop, out)
+        spans = crop_spans(codec, shape, 3, 5)
+        assert [len(part) for part in parts] == [size for _, size in spans]
+        for part, (at, size) in zip(parts, spans, strict=True):
+            part[:] = np.frombuffer(entry, np.uint8)[at:at + size]
+        assert decode(codec, crop, parts, placed) is placed and (out is None or placed is out)
+        np.testing.assert_array_equal(placed, read_crop(codec, entry, shape, 3, 5))
+        assert np.may_share_memory(parts[-1], placed) == (codec == "float32")
+    with pytest.raises(ValueError, match=r"want out as contiguous float32 \(5, 2, 64\), got"):
+        place_parts(codec, crop, np.empty((5, 2, 63), np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.float32])
@@ -190,6 +209,6 @@ def test_an_unknown_codec():
     shape = (1, 1, 1)
     for call in (lambda: encode("int4", np.zeros(shape)), lambda: entry_bytes("int4", shape),
                  lambda: check_header("int4", b"", shape), lambda: decode("int4", shape, []),
-                 lambda: crop_spans("int4", shape, 0, 1)):
+                 lambda: crop_spans("int4", shape, 0, 1), lambda: place_parts("int4", shape)):
         with pytest.raises(ValueError, match="'int4'; choose one of float32, float16, int8"):
             call()

@@ -91,4 +91,20 @@ def verify_feats(feats: Annotated[Path, typer.Argument(help="feature store")],
     raise typer.Exit(status)
 
 
-VERBS = (show_config, plan, extract_feats, verify_feats)
+def bench_io(feats: Annotated[Path, typer.Argument(help="feature store")],
+             config: ConfigOption = None, overrides: SetOption = None,
+             seconds: Annotated[float, typer.Option(help="about how long to measure")] = 5.0,
+             num_workers: Annotated[int | None, typer.Option(
+                 help="reading threads; default: the configuration's")] = None,
+             device: DeviceOption = "auto") -> None:
+    """Measure how fast training will get its batches, and what limits it."""
+    from wespeaker_lap.config import load_config
+    from wespeaker_lap.engine import dist
+    from wespeaker_lap.engine.bench_io import describe_loader
+    chosen = [] if num_workers is None else [f"train.num_workers={num_workers}"]
+    settings = load_config(config, [*(overrides or ()), *chosen])
+    world = dist.World(0, 1, dist.choose_device(device))
+    print(*describe_loader(settings, feats, seconds, world), sep="\n")
+
+
+VERBS = (show_config, plan, extract_feats, verify_feats, bench_io)

@@ -110,6 +110,7 @@ class Train(Section):
     max_grad_norm: float | None = None
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
+    dequantize: Literal["host", "device"] = "host"  # where int8 and float16 become float32
     checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch
     keep_epochs: int = Field(10, ge=1)  # weights of the last epochs that stay on disk
 

@@ -1,6 +1,6 @@
 """Batches made by threads, ahead of their use.
 
-Threads, not processes: reading and decoding a crop is done by the operating system and numpy, both
+Threads, not processes: reading and decoding a crop is done by the operating system and torch, both
 without Python's lock, so threads keep all cores busy, write straight into the batch's memory, and
 need neither pickling nor shared memory nor a word about fork or spawn.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from wespeaker_lap.data.batch import Batch
+from wespeaker_lap.data.batch_memory import BatchMemory
 
 MAX_THREADS = 8  # a process; more of them only wait for each other
 MAX_AHEAD_BYTES = 2 << 30  # of batches made ahead
@@ -28,6 +29,7 @@ class Source(Protocol):
     """What batches are made of, see `source.FeatureSource`."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     frame_bytes: int
 
     def fill(self, key: Key, out: np.ndarray) -> tuple[str, int, int]:
@@ -62,13 +64,15 @@ class BatchLoader:
 
     def __init__(self, source: Source, batches: Iterable[Sequence[Key]], num_threads: int,
                  pin: bool = False):
-        self.source, self.batches, self.num_threads, self.pin = source, batches, num_threads, pin
+        self.source, self.batches, self.num_threads = source, batches, num_threads
+        self._memory = BatchMemory(pin)
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.num_threads:
             yield from (self._join(self._start(keys, None)) for keys in self.batches)
             return
-        pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="loader")
+        # torch would start as many threads again inside of each of these.
+        pool = ThreadPoolExecutor(self.num_threads, "loader", torch.set_num_threads, (1,))
         pending: deque[_Pending] = deque()
         try:
             for keys in self.batches:
@@ -79,13 +83,14 @@ class BatchLoader:
                 yield self._join(pending.popleft())
         finally:  # also when the loop that asks for batches ends early
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(torch.get_num_threads())  # of threads to come: as of this one
 
     def _num_ahead(self, batch_size: int) -> int:
-        size = 4 * batch_size * int(np.prod(self.source.shape))
+        size = self.source.dtype.itemsize * batch_size * int(np.prod(self.source.shape))
         return max(1, min(MAX_AHEAD, MAX_AHEAD_BYTES // size))
 
     def _start(self, keys: Sequence[Key], pool: ThreadPoolExecutor | None) -> _Pending:
-        feats = torch.empty(len(keys), *self.source.shape, pin_memory=self.pin)
+        feats = self._memory.lend((len(keys), *self.source.shape), self.source.dtype)
         rows = feats.numpy()
 
         def fill(numbers: range) -> list[tuple[str, int, int]]:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from wespeaker_lap.data.copies import CLEAN, Copy
+from wespeaker_lap.data.dequantize import CODECS, Dequantize, cut_row, part_bytes, row_bytes
 from wespeaker_lap.data.segments import read_segments
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import name_some
@@ -28,13 +30,19 @@ class FeatureSource:
         crop_frames: T of every crop; shorter utterances are tiled, as WeSpeaker does.
         seed: of the training.
         copies: copy -> weight above 0, of `data.copies.weigh_copies`; None for the clean one.
+        as_stored: whether examples are rows of bytes for `Dequantize`, instead of floats.
+
+    Attributes:
+        crop_shape: (T, L, D) of every crop.
+        shape, dtype: of every example.
 
     Raises:
         ValueError: the store lacks utterances of the set, or their copies; lists them.
     """
 
     def __init__(self, store: FeatureStore, utt2spk: Mapping[str, str], speakers: Sequence[str],
-                 crop_frames: int, seed: int, copies: Mapping[Copy, float] | None = None):
+                 crop_frames: int, seed: int, copies: Mapping[Copy, float] | None = None,
+                 as_stored: bool = False):
         copies = copies or {CLEAN: 1.0}
         same = [copy for copy in copies if copy.kind != "speed"]
         self.voices = [same, *([copy] for copy in copies if copy.kind == "speed")]
@@ -46,6 +54,13 @@ class FeatureSource:
             raise ValueError(f"{store.directory}: no features for {name_some(missing)}; run "
                              f"stage 2 for this set")
         self.store, self.crop_frames, self.seed = store, crop_frames, seed
+        self.as_stored = as_stored
+        self.crop_shape = crop_frames, store.num_layers, store.dim
+        self.shape, self.dtype = self.crop_shape, torch.float32
+        self._dequantize = (Dequantize(store.codec, self.crop_shape)
+                            if store.codec in CODECS else None)
+        if as_stored:
+            self.shape, self.dtype = (row_bytes(store.codec, self.crop_shape),), torch.uint8
         self.segments = read_segments(store.identity)
         self.speakers, self.utts = list(speakers), sorted(utt2spk)
         classes = {speaker: number for number, speaker in enumerate(speakers)}
@@ -65,29 +80,48 @@ class FeatureSource:
         """Bytes of a frame on disk."""
         return self.store.frame_bytes
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(T, L, D) of every example."""
-        return self.crop_frames, self.store.num_layers, self.store.dim
-
     def fill(self, key: tuple[int, int], out: np.ndarray) -> tuple[str, int, int]:
         """Read one example into its place in a batch.
 
         Args:
             key: (epoch, index of the example).
-            out: (T, L, D) float32, overwritten.
+            out: of `shape` and `dtype`, overwritten.
 
         Returns:
             The copy's utterance id, its class, and how many frames of it were read.
         """
+        utt, start, count = self.locate(key)
+        if self.as_stored:
+            self._fill_stored(utt, start, count, out)
+        elif self._dequantize is None:
+            self.store.read(utt, start, count, out=out[:count])
+            _tile(out, count)
+        else:
+            sizes = self._part_bytes(count)
+            parts = cut_row(np.empty(sum(sizes), np.uint8), sizes)
+            self.store.read_stored(utt, start, count, parts)
+            self._dequantize.fill([torch.from_numpy(part)[None] for part in parts],
+                                  torch.from_numpy(out[None, :count]))
+            _tile(out, count)
+        return utt, self.labels[key[1]], count
+
+    def _fill_stored(self, utt: str, start: int, count: int, row: np.ndarray) -> None:
+        sizes = self._part_bytes(count)
+        parts = cut_row(row, self._part_bytes(self.crop_frames))
+        self.store.read_stored(utt, start, count, [
+            part[:size] for part, size in zip(parts, sizes, strict=True)])
+        for part, size in zip(parts, sizes, strict=True):
+            _tile(part, size)
+
+    def _part_bytes(self, count: int) -> list[int]:
+        return part_bytes(self.store.codec, (count, *self.crop_shape[1:]))
+
+    def locate(self, key: tuple[int, int]) -> tuple[str, int, int]:
+        """The entry of an example, the first frame of its crop, and how many are read."""
         epoch, index = key
-        rng, want = np.random.default_rng([self.seed, epoch, index]), self.crop_frames
+        rng = np.random.default_rng([self.seed, epoch, index])
         utt = self._draw_copy(rng, index)
-        start, count = self._draw_crop(rng, utt)
-        self.store.read(utt, start, count, out=out[:count])
-        for first in range(count, want, count):
-            out[first:first + count] = out[:min(count, want - first)]
-        return utt, self.labels[index], count
+        return utt, *self._draw_crop(rng, utt)
 
     def _draw_copy(self, rng: np.random.Generator, index: int) -> str:
         voice, place = divmod(index, len(self.utts))
@@ -104,3 +138,9 @@ class FeatureSource:
         if size <= self.crop_frames:
             return start, size
         return start + int(rng.integers(size - self.crop_frames + 1)), self.crop_frames
+
+
+def _tile(out: np.ndarray, count: int) -> None:
+    """Repeat the first `count` rows until all are filled."""
+    for first in range(count, len(out), count):
+        out[first:first + count] = out[:min(count, len(out) - first)]

@@ -113,9 +113,9 @@ class Journal:
             "" if valid_eer is None else f", validation EER {valid_eer:.2f} %",
             record["utts_per_s"], _format_readings(readings))
         if max(shares) > WAIT_ADVICE and self.num_steps > 10:
-            say("training waits for data: raise train.num_workers, put the features on a faster "
-                "disk, or make them smaller (features.codec); 'wespeaker-lap bench-io' measures "
-                "what a disk and so many workers give")
+            say("training waits for data: 'wespeaker-lap bench-io FEATS --config CONFIG' tells "
+                "whether the disk or decoding is the limit, and what to change: "
+                "train.num_workers, train.dequantize, features.codec, or a faster disk")
 
 
 def _format_readings(readings: Sequence[tuple[float, float]]) -> str:

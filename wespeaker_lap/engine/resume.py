@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wespeaker_lap.engine.train import Run
 
 # What may change between two starts of one training without changing its result.
-FREE = {"train.num_workers", "train.checkpoint_steps", "train.keep_epochs"}
+FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs"}
 
 
 def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],

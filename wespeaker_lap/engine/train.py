@@ -17,15 +17,9 @@ from wespeaker_lap.config import Config, dump_config
 from wespeaker_lap.config.losses import Loss
 from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.batch import Batch
-from wespeaker_lap.data.copies import (
-    check_copies,
-    check_ids,
-    list_speakers,
-    read_copies,
-    weigh_copies,
-)
 from wespeaker_lap.data.datadir import DataDir
-from wespeaker_lap.data.loader import BatchLoader, choose_num_threads
+from wespeaker_lap.data.dequantize import Dequantize
+from wespeaker_lap.data.loader import BatchLoader
 from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.data.trials import Trials
@@ -33,11 +27,11 @@ from wespeaker_lap.engine import resume
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
 from wespeaker_lap.engine.embed import embed_store
 from wespeaker_lap.engine.journal import Journal
+from wespeaker_lap.engine.loading import choose_examples, make_loader
 from wespeaker_lap.engine.objective import Objective
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
 from wespeaker_lap.engine.teacher import Teacher
-from wespeaker_lap.frontends.selection import check_stored
 from wespeaker_lap.io.facts import save_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
@@ -63,6 +57,7 @@ class Run:
     exp_dir: Path
     objective: Objective
     model: nn.Module  # the objective, under DDP where there are several processes
+    to_floats: nn.Module  # of a batch's features, where they come as they are stored
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     sampler: ShuffledBatches | BalancedBatchSampler
@@ -94,7 +89,7 @@ def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path,
         KeyboardInterrupt: asked to stop; the state was saved.
     """
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    source = _choose_examples(config, data, store)
+    source = choose_examples(config, data, store)
     if validation:
         check_compatible(validation.store.directory, validation.store.identity, store.identity)
         index_trials(validation.trials, list(validation.store))  # a missing one ends it here
@@ -171,7 +166,7 @@ def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[list[floa
     torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    feats = batch.feats.to(run.world.device, non_blocking=True)
+    feats = run.to_floats(batch.feats.to(run.world.device, non_blocking=True))
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
     epoch = run.step / run.sampler.steps_per_epoch
     losses, correct = run.model(feats, speakers, batch.utts, margin, epoch)
@@ -193,8 +188,9 @@ def _mix(seed: int, step: int, rank: int) -> int:
 
 def _blame(run: Run, batch: Batch) -> str:
     """Say which utterances were in the global batch, and which of them hold broken numbers."""
+    stored = run.to_floats(batch.feats.to(run.world.device))
     own = [(utt, bool(torch.isfinite(feats).all()))
-           for utt, feats in zip(batch.utts, batch.feats, strict=True)]
+           for utt, feats in zip(batch.utts, stored, strict=True)]
     # Batch norm carries one process's broken numbers to all, so all are asked.
     checked = [pair for part in run.world.gather(own) for pair in part]
     broken = [utt for utt, is_finite in checked if not is_finite]
@@ -213,18 +209,6 @@ def _validate(run: Run) -> float | None:
     vectors = embed_store(run.objective.net, run.validation.store, utts, run.world)
     enroll_index, test_index, _ = index_trials(trials, utts)
     return 100 * eer(cosine_scores(vectors, vectors, enroll_index, test_index), trials.labels)
-
-
-def _choose_examples(config: Config, data: DataDir, store: FeatureStore) -> FeatureSource:
-    """The examples of a training; refuses a store that is not what the configuration says."""
-    chosen, identity = config.features, store.identity
-    check_stored(store.directory, identity, chosen.layers, chosen.layer_stride, chosen.frame_stride)
-    check_copies(store.directory, identity, chosen.copies)
-    copies = weigh_copies(read_copies(identity), config.train.copy_weights)
-    check_ids(data.utt2spk, copies)
-    rate = identity["sample_rate"] / identity["frame_shift"]  # frames a second
-    return FeatureSource(store, data.utt2spk, list_speakers(data.utt2spk, copies),
-                         max(1, round(config.train.crop_seconds * rate)), config.seed, copies)
 
 
 def _build_objective(config: Config, source: FeatureSource, train_set: str,
@@ -250,13 +234,11 @@ def _set_up(config: Config, source: FeatureSource, train_set: str, exp_dir: Path
     optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad],
                                  lr=config.train.lr, weight_decay=config.train.weight_decay)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    sampler = build.build_sampler(config.train, source.labels, config.seed, world.rank, world.size)
-    model = objective
+    sampler, loader = make_loader(config, source, world)
+    to_floats, model = nn.Identity(), objective
+    if source.as_stored:
+        to_floats = Dequantize(source.store.codec, source.crop_shape).to(world.device)
     if world.size > 1:
         model = DistributedDataParallel(objective, broadcast_buffers=False)
-    num_threads = config.train.num_workers
-    if num_threads is None:
-        num_threads = choose_num_threads(world.local_size)
-    loader = BatchLoader(source, sampler, num_threads, pin=world.device.type == "cuda")
-    return Run(config, world, exp_dir, objective, model, optimizer, scaler, sampler, loader,
-               validation)
+    return Run(config, world, exp_dir, objective, model, to_floats, optimizer, scaler, sampler,
+               loader, validation)

@@ -11,8 +11,8 @@ kaldiio read it. Source: Kaldi, `matrix/compressed-matrix.h`.
 import numpy as np
 
 HEADER_BYTES = 8  # of a column
-_STEPS = np.array([64, 128, 63], np.float32)  # between one landmark and the next
-_UNITS = np.float32(65535)  # of the matrix's range
+STEPS = np.array([64, 128, 63], np.float32)  # between one landmark and the next
+UNITS = np.float32(65535)  # of the matrix's range
 _BLOCK = 1 << 15  # values worked on at a time: they and their scratch stay in the second cache
 
 
@@ -31,7 +31,7 @@ def measure_range(values: np.ndarray) -> tuple[np.float32, np.float32]:
         if low == high:  # a constant matrix still needs a range
             high = np.float32(float(low) + 1 + abs(float(low)))
         span = high - low
-        return low, span if np.isfinite(span * _UNITS) else np.float32(np.inf)
+        return low, span if np.isfinite(span * UNITS) else np.float32(np.inf)
 
 
 def compress(values: np.ndarray, low: np.float32,
@@ -51,7 +51,7 @@ def compress(values: np.ndarray, low: np.float32,
     for at in range(0, len(values), rows):
         # In 65535ths of the range; scaled after the division, as a tiny range has no reciprocal.
         units = (values[at:at + rows] - low) / span
-        units *= _UNITS
+        units *= UNITS
         landmarks[at:at + rows] = _fit_landmarks(np.sort(units, axis=1))
         codes[at:at + rows] = _quantize(units, landmarks[at:at + rows].astype(np.float32))
     return landmarks, codes
@@ -70,11 +70,11 @@ def _fit_landmarks(ranked: np.ndarray) -> np.ndarray:
     outside = np.maximum(ranks - 1, 0).astype(np.float32)  # values between an end and a landmark
     between = (size - 2 - ranks[:, None] - ranks).clip(0).astype(np.float32)
     error = third[:, None, :] - second[:, :, None]  # (n, R, R)
-    error /= _STEPS[1]
+    error /= STEPS[1]
     error *= error
     error *= between
-    error += (outside * ((second - ranked[:, :1]) / _STEPS[0]) ** 2)[:, :, None]
-    error += (outside * ((ranked[:, -1:] - third) / _STEPS[2]) ** 2)[:, None, :]
+    error += (outside * ((second - ranked[:, :1]) / STEPS[0]) ** 2)[:, :, None]
+    error += (outside * ((ranked[:, -1:] - third) / STEPS[2]) ** 2)[:, None, :]
     best = error.reshape(len(ranked), -1).argmin(axis=1)
     column = np.arange(len(ranked))
     chosen = np.stack([ranked[:, 0], second[column, best // len(ranks)],
@@ -94,7 +94,7 @@ def _let_rise(landmarks: np.ndarray) -> np.ndarray:
 def _quantize(units: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """(n, g) values and (n, 4) landmarks -> (n, g) codes, rounded to the nearest."""
     low, second, third, _ = np.split(landmarks, 4, axis=1)
-    per_unit = _STEPS / np.diff(landmarks, axis=1)  # (n, 3)
+    per_unit = STEPS / np.diff(landmarks, axis=1)  # (n, 3)
     # The code is a line in each of three pieces: their sum is Kaldi's case by case.
     codes = np.minimum(units, second)
     codes -= low
@@ -122,9 +122,9 @@ def decompress(landmarks: np.ndarray, codes: np.ndarray, low: np.float32, span: 
     """
     points = landmarks.astype(np.float32)  # (n, 4); one expression in kaldiio's order of rounding
     points *= span
-    points /= _UNITS
+    points /= UNITS
     points += low
-    slopes = np.diff(points, axis=1) / _STEPS
+    slopes = np.diff(points, axis=1) / STEPS
     rows = max(1, _BLOCK // codes.shape[1])
     # Bounds as arrays: numpy has no fast path for the larger of an array and a number.
     bound64, bound192 = (np.full((min(rows, len(codes)), codes.shape[1]), bound, np.uint8)

@@ -51,17 +51,23 @@ class EntryReader:
         bits = int.from_bytes(self._checked[place], "little")
         return bits & mask == mask
 
-    def read(self, entry: Entry, first: int, count: int) -> memoryview:
-        """Read bytes `first` to `first + count` of an entry as they are.
+    def read(self, entry: Entry, first: int, out: np.ndarray) -> None:
+        """Read the bytes of an entry from byte `first` on as they are.
+
+        Args:
+            entry: which.
+            first: the first byte.
+            out: (size,) uint8, contiguous; filled.
 
         Raises:
             OSError: the ark cannot be read.
             ValueError: it ends before.
         """
-        data = self._files.read(entry.ark, count, entry.offset + first)
-        return _check_length(data, count, entry)
+        if self._files.read(entry.ark, out, entry.offset + first) < len(out):
+            raise ValueError(f"{entry.ark}: cut short in the middle of {entry.utt}; "
+                             f"{how_to_mend(entry.ark.parent)}")
 
-    def read_checked(self, entry: Entry, first: int, count: int) -> memoryview:
+    def read_checked(self, entry: Entry, first: int, out: np.ndarray) -> None:
         """Read the same with the blocks around it, and check these.
 
         Without an index there is nothing to check against, and these bytes alone are read.
@@ -73,20 +79,21 @@ class EntryReader:
         """
         places = self._load_places(entry.ark)
         if places is None:
-            return self.read(entry, first, count)
-        blocks = slice(first // BLOCK_BYTES, -(-(first + count) // BLOCK_BYTES))
+            self.read(entry, first, out)
+            return
+        blocks = slice(first // BLOCK_BYTES, -(-(first + len(out)) // BLOCK_BYTES))
         begin, end = blocks.start * BLOCK_BYTES, min(blocks.stop * BLOCK_BYTES, entry.size)
-        data = self._files.read(entry.ark, end - begin, entry.offset + begin, first - begin)
-        _check_length(data, end - begin, entry)
+        data = np.empty(end - begin, np.uint8)
+        self.read(entry, begin, data)
         bad = find_bad_blocks(data, self._read_sums(entry, places, blocks))
         if bad:
             at = entry.offset + begin + bad[0] * BLOCK_BYTES
             raise ValueError(f"{entry.ark}: {entry.utt} is not what was written, in the 64 KiB "
                              f"from byte {at}; {how_to_mend(entry.ark.parent)}")
-        place, mask = _find_bits(entry, first, count)
+        place, mask = _find_bits(entry, first, len(out))
         bits = int.from_bytes(self._checked[place], "little") | mask
         self._checked[place] = bits.to_bytes(place.stop - place.start, "little")
-        return data[first - begin:first - begin + count]
+        np.copyto(out, data[first - begin:][:len(out)])
 
     def _load_places(self, ark: Path) -> ShardPlaces | None:
         if ark not in self._places:
@@ -101,8 +108,9 @@ class EntryReader:
             raise ValueError(f"{entry.ark}: {entry.utt} at byte {entry.offset} is another entry in "
                              f"{index_path(entry.ark)}; {how_to_mend(entry.ark.parent)}")
         at = places.sums_at + 4 * (places.first_blocks[number] + blocks.start)
-        sums = self._files.read(index_path(entry.ark), 4 * (blocks.stop - blocks.start), at)
-        return np.frombuffer(sums, "<u4").tolist()
+        sums = np.empty(4 * (blocks.stop - blocks.start), np.uint8)
+        self._files.read(index_path(entry.ark), sums, at)
+        return sums.view("<u4").tolist()
 
 
 def _find_bits(entry: Entry, first: int, count: int) -> tuple[slice, int]:
@@ -111,10 +119,3 @@ def _find_bits(entry: Entry, first: int, count: int) -> tuple[slice, int]:
     end = entry.first_block - (-(first + count) // BLOCK_BYTES)
     place = slice(begin // 8, end // 8 + 1)
     return place, ((1 << (end - begin)) - 1) << (begin % 8)
-
-
-def _check_length(data: memoryview, count: int, entry: Entry) -> memoryview:
-    if len(data) != count:
-        raise ValueError(f"{entry.ark}: cut short in the middle of {entry.utt}; "
-                         f"{how_to_mend(entry.ark.parent)}")
-    return data

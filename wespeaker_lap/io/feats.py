@@ -15,7 +15,7 @@ with Kaldi's tools) is read as well, but unchecked. Reading never unpickles and 
 program.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from wespeaker_lap.io.codecs import (
     decode,
     encode,
     entry_bytes,
+    place_parts,
 )
 from wespeaker_lap.io.entry_reader import Entry, EntryReader
 from wespeaker_lap.io.feats_writer import FeatureWriter, index_store, shard_done, start_store
@@ -132,30 +133,62 @@ class FeatureStore:
             ValueError: the crop reaches beyond the utterance, `out` is of another shape or type,
                 or the ark is not what was written: cut short, changed, or of another shape.
         """
+        total = self.num_frames(utt)
+        count = total - start if num_frames is None else num_frames
+        parts, out = place_parts(self.codec, self._shape(max(count, 0)), out)
+        self.read_stored(utt, start, count, parts)
+        return decode(self.codec, self._shape(count), parts, out)
+
+    def read_stored(self, utt: str, start: int, count: int, parts: Sequence[np.ndarray]) -> None:
+        """Read frames `start` to `start + count` as they are stored.
+
+        Args:
+            utt: the utterance.
+            start, count: frames.
+            parts: for each of `crop_spans`, as many uint8 in a row; filled.
+
+        Raises:
+            KeyError, ValueError: see `read`.
+        """
+        entry, shape, spans = self._locate(utt, start, count)
+        for (first, _), part in zip(spans, parts, strict=True):
+            self._read_span(entry, shape, first, part)
+
+    def locate(self, utt: str, start: int, count: int) -> list[tuple[Path, int, int]]:
+        """Where frames `start` to `start + count` are stored: ark, first byte there, bytes.
+
+        Raises:
+            KeyError, ValueError: see `read`.
+        """
+        entry, _, spans = self._locate(utt, start, count)
+        return [(entry.ark, entry.offset + first, size) for first, size in spans]
+
+    def _locate(self, utt: str, start: int, count: int,
+                ) -> tuple[Entry, tuple[int, int, int], list[tuple[int, int]]]:
+        """The entry, its shape, and the spans of some of its frames."""
         row = self._find(utt)
         total = self._index.num_frames[row]
-        count = total - start if num_frames is None else num_frames
         if start < 0 or count < 1 or start + count > total:
             raise ValueError(f"{self.directory}: {utt} has {total} frames, no {count} from {start}")
         shape = self._shape(total)
         entry = Entry(utt, self._index.arks[self._index.ark_numbers[row]],
                       self._index.offsets[row], entry_bytes(self.codec, shape),
                       int(self._first_blocks[row]))
-        parts = [self._read_span(entry, shape, *span)
-                 for span in crop_spans(self.codec, shape, start, count)]
-        return decode(self.codec, self._shape(count), parts, out)
+        return entry, shape, crop_spans(self.codec, shape, start, count)
 
     def _read_span(self, entry: Entry, shape: tuple[int, int, int], first: int,
-                   count: int) -> memoryview:
-        if self._reader.was_checked(entry, first, count):
-            return self._reader.read(entry, first, count)
-        head = self._reader.read(entry, 0, min(HEADER_BYTES, entry.size))
+                   part: np.ndarray) -> None:
+        if self._reader.was_checked(entry, first, len(part)):
+            self._reader.read(entry, first, part)
+            return
+        head = np.empty(min(HEADER_BYTES, entry.size), np.uint8)
+        self._reader.read(entry, 0, head)
         try:
             check_header(self.codec, bytes(head), shape)
         except ValueError as error:
             raise ValueError(f"{entry.ark}: {entry.utt} at byte {entry.offset}: {error}; "
                              f"{how_to_mend(self.directory)}") from error
-        return self._reader.read_checked(entry, first, count)
+        self._reader.read_checked(entry, first, part)
 
 
 def as_stored(codec: str, feats: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 LIMIT = 512  # of the 1024 descriptors that most systems give a process
-_ALIGNMENT = 16  # bytes; NumPy computes slowly on numbers that stand at odd addresses
 
 
 class OpenFiles:
@@ -20,43 +19,52 @@ class OpenFiles:
 
     def __init__(self, limit: int = LIMIT):
         self.limit = limit
-        self._files: dict[Path, _Descriptor] = {}
+        self._files: dict[Path, Descriptor] = {}
 
-    def read(self, path: Path, size: int, offset: int, aligned: int = 0) -> memoryview:
-        """Read up to `size` bytes from byte `offset`; fewer only where the file ends.
+    def read(self, path: Path, out: np.ndarray, offset: int) -> int:
+        """Fill an array with the bytes from byte `offset` on.
 
         Args:
             path: the file.
-            size: how many bytes.
+            out: (size,) uint8, contiguous.
             offset: the first byte.
-            aligned: which of the bytes read shall stand at an address for fast computation.
+
+        Returns:
+            How many bytes there were; fewer than `size` only where the file ends.
 
         Raises:
             OSError: the file cannot be opened or read; names it.
         """
-        file = self._open(path)
-        before = -aligned % _ALIGNMENT
-        whole = memoryview(np.empty(before + size, np.uint8))[before:]
-        done = 0
-        while done < size:  # one call gives 2 GiB at most
+        file = self.open(path)
+        whole, done = memoryview(out), 0
+        while done < len(whole):  # one call gives 2 GiB at most
             part = os.preadv(file.number, [whole[done:]], offset + done)
             if not part:
                 break
             done += part
-        return whole[:done]
+        return done
 
-    def _open(self, path: Path) -> "_Descriptor":
+    def open(self, path: Path) -> "Descriptor":
+        """The open file; it stays open as long as somebody holds what is returned.
+
+        Raises:
+            OSError: it cannot be opened; names it.
+        """
         file = self._files.get(path)
         if file is None:
             if len(self._files) >= self.limit:
                 for oldest in [*self._files][:1]:  # of a copy: other threads open files too
                     self._files.pop(oldest, None)
-            file = self._files[path] = _Descriptor(path)
+            file = self._files[path] = Descriptor(path)
         return file
 
 
-class _Descriptor:
-    """An open file; closed with its last user, so that no reader loses it to another thread."""
+class Descriptor:
+    """An open file; closed with its last user, so that no reader loses it to another thread.
+
+    Attributes:
+        number: of the system, for `os.pread` and its like.
+    """
 
     def __init__(self, path: Path):
         self.number = os.open(path, os.O_RDONLY)
