@@ -143,7 +143,8 @@ def test_ctrl_c_in_the_audit(lap, data, num_jobs):
 def test_ctrl_c_while_features_are_written(lap, data, tmp_path):
     assert lap("audit-data", data).code == 0
     extract = ("extract-feats", data, "--out", tmp_path / "feats", "--device", "cpu")
-    done = interrupt(extract, module="io.write_behind", owner="WriteBehind", function="write", call=4)
+    done = interrupt(extract, module="io.write_behind", owner="WriteBehind", function="write",
+                     call=4)
     assert_interrupted(done)
     assert [path.name for path in (tmp_path / "feats").iterdir()] == ["feats.json"]
     assert lap(*extract).code == 0
