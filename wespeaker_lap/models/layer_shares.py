@@ -47,7 +47,17 @@ def layer_shares(pool: nn.Module, feats: Tensor) -> dict[str, LayerShares]:
 
 def has_fixed_weights(pool: nn.Module) -> bool:
     """Whether the pooling gives the layers the same weights in every frame of every utterance."""
-    return isinstance(pool.keys if isinstance(pool, TwoStreams) else pool, WeightedSum)
+    return isinstance(_one_of(pool), WeightedSum)
+
+
+def drops_first_layer(pool: nn.Module) -> bool:
+    """Whether the pooling leaves out the first layer that it gets."""
+    return isinstance(_one_of(pool), UniPool)
+
+
+def _one_of(pool: nn.Module) -> nn.Module:
+    """The pooling, or one of two streams, which are of one kind."""
+    return pool.keys if isinstance(pool, TwoStreams) else pool
 
 
 @torch.inference_mode()
