@@ -62,6 +62,7 @@ def test_sums_that_are_none(sums, message):
     ([0.1] * 10, 0.3, [0, 1, 2]),  # equal ones: the lower
     ([0.1] * 10, 0.7, [0, 1, 2, 3, 4, 5, 6]),  # 0.1 + … + 0.1 is a little less than 0.7
     ([0.1] * 10, 1.0, list(range(10))),
+    ([0.02, 0.01] * 32, 0.2, list(range(0, 20, 2))),  # of 0.96: ten of 0.02
     ([0.0, 1.0], 1.0, [1]),
 ])
 def test_the_smallest_set(shares, keep, expected):

@@ -18,7 +18,8 @@ METHOD = """Scores: a layer's mean score over frames and heads, as a part of all
 weights for a weighted sum). Values won: the part of the pooled values, over frames and dimensions,
 that are taken from this layer because its scored value is the largest. Every frame counts alike.
 A score says how a layer is weighed, not how large its values are: where a maximum is taken, values
-won tell what passes on. Intervals are 95 %, over speakers.
+won tell what passes on. Intervals are 95 %, over the speakers that one training looks at. Trainings
+that differ in their seed alone may differ by more: look at several.
 """
 FIXED = "The weights are the same in every frame, for every speaker: there is no interval.\n"
 MIXED = """UniPool's convolutions mix neighbouring layers before these are scored, so a share is not
