@@ -80,6 +80,7 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("join-reports", "nowhere", "--out", "x"), "nowhere/results.json: no such file"),
     (("embed", "nowhere", "a.wav", "--out", "x"), "nowhere/model.json: no such file"),
     (("similarity", "nowhere", "a.wav", "b.wav"), "nowhere/model.json: no such file"),
+    (("attention", "nowhere", "no", "--out", "x"), "no/wav.scp: no such file"),
 ])
 def test_an_error_is_one_line_and_exits_1(lap, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)

@@ -180,8 +180,36 @@ class LAP(nn.Module):
             return pooled
         return pooled, unpack_frames(scores, mask, x.shape[:2])
 
+    def choose_layers(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Score the layers as `forward` does, and tell where the values come from.
+
+        Args:
+            x: `(B, T, L, D)`, without padding.
+
+        Returns:
+            The scores `(B, T, H, L)`, and for each of the D values the number of the layer that
+            wins the maximum of step 6, `(B, T, D)`; None where `combine` is "mean".
+
+        Raises:
+            ValueError: `x` has another shape.
+        """
+        _check_layers(x, self.num_layers, self.in_dim)
+        frames, layers = x.flatten(0, 1), None
+        if self.combine == "max":
+            _, scores, layers = self._find_best(frames)
+            layers = layers.flatten(1).unflatten(0, x.shape[:2])
+        else:
+            _, scores = self._pool_mean(frames)
+        return scores.unflatten(0, x.shape[:2]), layers
+
     def _pool_best(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps 1 to 6: `(M, L, D)` -> `(M, D)` and the scores `(M, H, L)`.
+        """Steps 1 to 6: `(M, L, D)` -> `(M, D)` and the scores `(M, H, L)`."""
+        values, scores, layers = self._find_best(frames)
+        with torch.autocast(frames.device.type, enabled=False):
+            return values * scores.gather(2, layers).flatten(1), scores
+
+    def _find_best(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What step 6 takes, unscored `(M, D)`; the scores `(M, H, L)`; the layers `(M, H, d)`.
 
         Every layer is projected and scored inside `project_heads`, outside autograd, to learn
         which wins. Here the scores are made again from the views, with their gradient.
@@ -193,8 +221,7 @@ class LAP(nn.Module):
             lambda views, part: self._score_layers(views, kept[part]))
         with torch.autocast(frames.device.type, enabled=False):
             scores = self._score_layers(views, kept)
-            layers = layers.view(len(frames), self.num_heads, -1).long()  # (M, H, d)
-            return values * scores.gather(2, layers).flatten(1), scores
+        return values, scores, layers.view(len(frames), self.num_heads, -1).long()
 
     def _pool_mean(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """As `_pool_best`, with the mean over layers: every layer has a gradient and is kept."""

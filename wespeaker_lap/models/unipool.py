@@ -90,10 +90,35 @@ class UniPool(nn.Module):
         Raises:
             ValueError: `x` or `lengths` has another shape.
         """
-        if x.dim() != 4 or x.shape[2:] != (self.num_layers, self.in_dim):
-            raise ValueError(
-                f"want (B, T, {self.num_layers}, {self.in_dim}), got {tuple(x.shape)}")
+        self._check_layers(x)
         mask = frame_mask(lengths, x)
+        pooled, scores = self.pool(self._mix_layers(x, mask))
+        pooled = unpack_frames(pooled, mask, x.shape[:2])  # (B, T, F)
+        if not return_scores:
+            return pooled
+        return pooled, unpack_frames(F.pad(scores, (1, 0)), mask, x.shape[:2])
+
+    def choose_layers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Score the layers as `forward` does, and tell where the values come from.
+
+        Args:
+            x: `(B, T, L, D)`, without padding.
+
+        Returns:
+            The scores `(B, T, H, L)`, zeros for the first layer; and for each of the F values of
+            the layer pooling the number of the layer that wins its maximum, `(B, T, F)`. By then
+            the convolutions have mixed neighbouring layers.
+
+        Raises:
+            ValueError: `x` has another shape.
+        """
+        self._check_layers(x)
+        scores, layers = self.pool.choose_layers(self._mix_layers(x, None))
+        scores, layers = F.pad(scores, (1, 0)), layers + 1
+        return scores.unflatten(0, x.shape[:2]), layers.unflatten(0, x.shape[:2])
+
+    def _mix_layers(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Steps 1 to 3: `(B, T, L, D)` -> packed frames `(M, L', outputs of all blocks)`."""
         frames = self.in_linear(pack_frames(x[:, :, 1:], mask))  # (M, L', 4C)
         frames = self.in_norm(frames.flatten(0, 1)).view(frames.shape)
         x = unpack_frames(frames, mask, x.shape[:2])  # (B, T, L', 4C)
@@ -101,11 +126,12 @@ class UniPool(nn.Module):
         for block in self.blocks:
             x = block(x, mask)  # (B, T, L', 4C)
             outputs.append(x)
-        pooled, scores = self.pool(pack_frames(torch.cat(outputs, dim=-1), mask))
-        pooled = unpack_frames(pooled, mask, x.shape[:2])  # (B, T, F)
-        if not return_scores:
-            return pooled
-        return pooled, unpack_frames(F.pad(scores, (1, 0)), mask, x.shape[:2])
+        return pack_frames(torch.cat(outputs, dim=-1), mask)
+
+    def _check_layers(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[2:] != (self.num_layers, self.in_dim):
+            raise ValueError(
+                f"want (B, T, {self.num_layers}, {self.in_dim}), got {tuple(x.shape)}")
 
 
 class LayerAttention(nn.Module):
@@ -146,6 +172,16 @@ class LayerAttention(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Pool packed frames: `(M, L, D)` -> `(M, F)` and the scores `(M, H, L)`."""
+        products, scores = self._score_heads(frames)
+        return self.out_norm(self.out_linear(products.amax(dim=1).flatten(1))), scores
+
+    def choose_layers(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores `(M, H, L)`, and the layers that win the maxima, `(M, F)`."""
+        products, scores = self._score_heads(frames)
+        return scores, products.argmax(dim=1).flatten(1)
+
+    def _score_heads(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The heads of every layer, scored: `(M, L, H, d)`; and the scores `(M, H, L)`."""
         rows = self.in_linear(self.in_norm(frames.flatten(0, 1)))
         heads = rows.view(*frames.shape[:2], self.num_heads, -1)  # (M, L, H, d)
         # Scores are few and decide much: in full precision under autocast too.
@@ -153,8 +189,7 @@ class LayerAttention(nn.Module):
             views = torch.stack((heads.mean(dim=-1), heads.amax(dim=-1)))  # (2, M, L, H)
             scores = self._score_layers(views.to(self.squeeze_weight.dtype))  # (M, H, L)
             gates = scores.transpose(1, 2).unsqueeze(-1)  # (M, L, H, 1)
-            best = (gates.to(heads.dtype) * heads).amax(dim=1).flatten(1)  # (M, F)
-        return self.out_norm(self.out_linear(best)), scores
+            return gates.to(heads.dtype) * heads, scores
 
     def _score_layers(self, views: Tensor) -> Tensor:
         """Squeeze and expand both views, heads apart: `(2, M, L, H)` -> `(M, H, L)`."""
