@@ -225,6 +225,7 @@ def test_padding_changes_nothing(num_blocks):
 
 
 def test_every_parameter_learns():
+    torch.manual_seed(0)
     net = SpeakerNet(UniPool(**SMALL, num_blocks=2), ASTP(6), embed_dim=4)
     x, lengths = torch.randn(8, 7, 5, 6), torch.tensor([7, 7, 6, 5, 4, 3, 2, 1])
     (net(x, lengths) * torch.randn(8, 4)).sum().backward()
