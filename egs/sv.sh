@@ -114,6 +114,6 @@ run_stages() {
     fi
     if stage 5 "cosine scores"; then each_trials score_list; fi
     if stage 6 "score normalisation"; then each_trials norm_list; fi
-    if stage 8 "report"; then lap report "$exp_dir"; fi
+    if stage 8 "report"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"; fi
     finish_stage && log "done: $exp_dir"
 }

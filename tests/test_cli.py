@@ -51,7 +51,7 @@ def test_the_list_of_verbs(lap, args):
     (("audit-data", "x", "--njj", "2"), "No such option"),
     (("audit-data", "x", "--nj", "two"), "--nj"),
     (("make-trials", "x"), "--out"),
-    (("report", "a", "b"), "unexpected extra argument"),
+    (("average-model", "a", "b"), "unexpected extra argument"),
 ])
 def test_a_wrong_call_exits_2(lap, args, message):
     done = lap(*args)
@@ -77,6 +77,7 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("score", "nowhere", "no", "--trials", "x"), "nowhere is no trained model; give the folder"),
     (("norm-scores", "nowhere", "no", "--trials", "x", "--cohort", "y"), "nowhere/model.json"),
     (("report", "nowhere"), "nowhere is no trained model; give the folder that stage 3 wrote"),
+    (("report", "nowhere", "too"), "several systems needs a place: give --out PAGE.html"),
     (("join-reports", "nowhere", "--out", "x"), "nowhere/results.json: no such file"),
     (("embed", "nowhere", "a.wav", "--out", "x"), "nowhere/model.json: no such file"),
     (("similarity", "nowhere", "a.wav", "b.wav"), "nowhere/model.json: no such file"),

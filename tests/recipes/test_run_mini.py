@@ -43,7 +43,8 @@ def test_every_stage_leaves_its_files(done: tuple[Recipe, str]) -> None:
             "models/avg_model.safetensors", "embeddings/train/mean_vec.npy",
             "embeddings/train/xvector.scp", "embeddings/test/xvector.scp",
             "embeddings/test/xvector.ark", "scores/test.score", "scores/train_asnorm8_test.score",
-            "RESULTS.md", "results.json", "det.png", "histogram_test.png",
+            "RESULTS.md", "results.json", "report.html", "commands.txt", "det.png",
+            "histogram_test.png",
             "histogram_train_asnorm8_test.png"} <= list_files(recipe.exp)
     assert list((recipe.exp / "tb").iterdir())
     assert find_leftovers(recipe.folder) == []

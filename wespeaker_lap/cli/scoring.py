@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from wespeaker_lap.cli.options import DataArg, ExpArg, MissingOption, load_experiment
+from wespeaker_lap.io.commands import note_command
 
 
 def score(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
           missing: MissingOption = "error") -> None:
     """Cosine scores, EER and minDCF of a trial list (stage 5)."""
     from wespeaker_lap.score.stages import score_trials
-    _print_row(score_trials(_scoring_job(exp_dir, data, trials, missing)))
+    row = score_trials(_scoring_job(exp_dir, data, trials, missing))
+    note_command(exp_dir)
+    _print_row(row)
 
 
 def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
@@ -24,13 +27,32 @@ def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Op
     from wespeaker_lap.score.stages import normalise_trials
     settings, _ = load_experiment(exp_dir)
     job = _scoring_job(exp_dir, data, trials, missing)
-    _print_row(normalise_trials(job, cohort, method, top_n or settings.score.top_n))
+    row = normalise_trials(job, cohort, method, top_n or settings.score.top_n)
+    note_command(exp_dir)
+    _print_row(row)
 
 
-def report(exp_dir: ExpArg) -> None:
-    """Write RESULTS.md, results.json, DET curves and histograms (stage 8)."""
+def report(exp_dirs: Annotated[list[Path], typer.Argument(help="folders that training wrote")],
+           data: Annotated[list[Path] | None, typer.Option(
+               help="data directory whose numbers go on the page; repeatable")] = None,
+           audio: Annotated[list[Path] | None, typer.Option(
+               help="data directory of the trials: the page plays its worst ones; repeatable")
+           ] = None,
+           out: Annotated[Path | None, typer.Option(
+               help="the page; EXP/report.html of a single one")] = None) -> None:
+    """Write RESULTS.md, results.json and plots of each, and one HTML page of all (stage 8)."""
+    from wespeaker_lap.share.page import write_page
     from wespeaker_lap.share.report import write_report
-    print(write_report(exp_dir).read_text(encoding="utf-8"))
+    from wespeaker_lap.share.results import format_page, read_results
+    if out is None and len(exp_dirs) > 1:
+        raise ValueError("a page of several systems needs a place: give --out PAGE.html")
+    pages = [write_report(exp_dir) for exp_dir in exp_dirs]
+    for exp_dir in exp_dirs:
+        note_command(exp_dir)
+    page = write_page(out or exp_dirs[0] / "report.html", exp_dirs, data or (), audio or ())
+    print(pages[0].read_text(encoding="utf-8") if len(pages) == 1 else
+          format_page([read_results(exp_dir / "results.json") for exp_dir in exp_dirs]))
+    logging.info("page: %s", page)
 
 
 def join_reports(exp_dirs: Annotated[list[Path], typer.Argument(help="folders with results")],

@@ -14,6 +14,7 @@ from wespeaker_lap.cli.options import (
     SetOption,
     load_experiment,
 )
+from wespeaker_lap.io.commands import note_command
 
 
 def train(data: Annotated[Path, typer.Option(help="training set")],
@@ -37,6 +38,7 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
         training.train(settings, loaded, feats, exp_dir, world, validation)
+    note_command(exp_dir)
 
 
 def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:
@@ -44,6 +46,7 @@ def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()
     from wespeaker_lap.engine.checkpoint import average_epochs
     settings, _ = load_experiment(exp_dir)
     paths = average_epochs(exp_dir, num_avg or settings.score.num_avg)
+    note_command(exp_dir)
     logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
 
@@ -58,6 +61,7 @@ def extract_embeddings(exp_dir: ExpArg, data: DataArg,
     utts = sorted(load_data_dir(data).wavs)
     with dist.join_world(device) as world:
         embed.embed_set(exp_dir, feats, utts, data.name, world, checkpoint)
+    note_command(exp_dir)
 
 
 VERBS = (train, average_model, extract_embeddings)

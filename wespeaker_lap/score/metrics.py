@@ -159,9 +159,35 @@ def min_dcf(scores, labels, p_target: float = 0.01, c_miss: float = 1.0,
     >>> min_dcf([0.1, 0.6, 0.5, 0.9], [0, 0, 1, 1])
     0.5
     """
+    _, costs = _detection_costs(scores, labels, p_target, c_miss, c_fa)
+    return float(costs.min() / min(c_miss * p_target, c_fa * (1 - p_target)))
+
+
+def min_dcf_threshold(scores, labels, p_target: float = 0.01, c_miss: float = 1.0,
+                      c_fa: float = 1.0) -> float:
+    """The score at which the detection cost of `min_dcf` is lowest; accept what is at or above it.
+
+    Args:
+        scores, labels, p_target, c_miss, c_fa: as for `min_dcf`.
+
+    Returns:
+        The lowest of such scores; infinity where rejecting everything costs least.
+
+    Raises:
+        ValueError: as `min_dcf`.
+
+    >>> min_dcf_threshold([0.1, 0.6, 0.5, 0.9], [0, 0, 1, 1])
+    0.9
+    """
+    thresholds, costs = _detection_costs(scores, labels, p_target, c_miss, c_fa)
+    return float(thresholds[np.argmin(costs)])
+
+
+def _detection_costs(scores, labels, p_target: float, c_miss: float,
+                     c_fa: float) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds (m,) as in `error_rates`, and the cost (m,) of each, not normalised."""
     if not 0 < p_target < 1 or c_miss <= 0 or c_fa <= 0:
         raise ValueError(f"want 0 < p_target < 1 and costs above 0, got p_target={p_target}, "
                          f"c_miss={c_miss}, c_fa={c_fa}")
-    _, fnr, fpr = error_rates(scores, labels)
-    miss, false_alarm = c_miss * p_target, c_fa * (1 - p_target)
-    return float((miss * fnr + false_alarm * fpr).min() / min(miss, false_alarm))
+    thresholds, fnr, fpr = error_rates(scores, labels)
+    return thresholds, c_miss * p_target * fnr + c_fa * (1 - p_target) * fpr

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import ndtri
@@ -17,10 +19,7 @@ NUM_BINS = 80
 
 def plot_det(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
              title: str) -> None:
-    """Draw detection error trade-off curves on normal-deviate axes.
-
-    Source: Martin et al., "The DET curve in assessment of detection task performance"
-    (Eurospeech 1997).
+    """Draw detection error trade-off curves into a file; see `draw_det`.
 
     Args:
         path: the PNG file, replaced as a whole.
@@ -34,7 +33,28 @@ def plot_det(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray
         raise ValueError(f"{path}: no curves to draw")
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(ndtri(DET_TICKS), ndtri(DET_TICKS), color="0.8", linewidth=1)
+    draw_det(axes, curves)
+    axes.set(title=title, axisbelow=True)
+    axes.grid(color="0.9")
+    axes.legend(loc="upper right")
+    _save(figure, path)
+
+
+def draw_det(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw detection error trade-off curves on normal-deviate axes, a dot at each EER.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance"
+    (Eurospeech 1997).
+
+    Args:
+        axes: to draw on; its property cycle gives the curves their colours.
+        curves: name -> scores (n,) and labels (n,) bool.
+
+    Raises:
+        ValueError: as `metrics.check_scored`.
+    """
+    axes.plot(ndtri(DET_TICKS), ndtri(DET_TICKS), color="0.5", alpha=0.5, linewidth=1,
+              linestyle="-")
     for name, (scores, labels) in curves.items():
         _, fnr, fpr = error_rates(scores, labels)
         # Rates of 0 and 1 lie at infinity: draw them at half an error, outside what was measured.
@@ -50,15 +70,11 @@ def plot_det(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray
     axes.set(xlim=(ticks[0], ticks[-1]), ylim=(ticks[0], ticks[-1]))
     axes.set_xlabel("False acceptance rate (%)")
     axes.set_ylabel("False rejection rate (%)")
-    axes.set(title=title, axisbelow=True)
-    axes.grid(color="0.9")
-    axes.legend(loc="upper right")
-    _save(figure, path)
 
 
 def plot_histogram(path: str | Path, scores: np.ndarray, labels: np.ndarray,
                    title: str) -> None:
-    """Draw the scores of targets and non-targets, and the threshold of the EER.
+    """Draw the scores of targets and non-targets, and the threshold of the EER, into a file.
 
     Args:
         path: the PNG file, replaced as a whole.
@@ -69,23 +85,41 @@ def plot_histogram(path: str | Path, scores: np.ndarray, labels: np.ndarray,
     Raises:
         ValueError: as `metrics.check_scored`.
     """
-    scores, labels = check_scored(scores, labels)
-    threshold = eer_threshold(scores, labels)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    threshold = eer_threshold(scores, labels)
+    name = f"EER {100 * eer(scores, labels):.2f} % at {threshold:.3f}"
+    draw_histogram(axes, scores, labels, {name: (threshold, "--")})
+    axes.set_title(title)
+    axes.legend(loc="upper left")
+    _save(figure, path)
+
+
+def draw_histogram(axes: Axes, scores: np.ndarray, labels: np.ndarray,
+                   thresholds: Mapping[str, tuple[float, str]]) -> None:
+    """Draw the scores of targets and non-targets, and thresholds.
+
+    Args:
+        axes: to draw on.
+        scores: (n,) scores.
+        labels: (n,) bool, true for target trials.
+        thresholds: name -> score and line style.
+
+    Raises:
+        ValueError: as `metrics.check_scored`.
+    """
+    scores, labels = check_scored(scores, labels)
     bins = np.histogram_bin_edges(scores, bins=NUM_BINS)
     for name, chosen, color in (("non-target", scores[~labels], "tab:orange"),
                                 ("target", scores[labels], "tab:blue")):
         # Densities, so that kinds of very different number can be seen side by side.
         axes.hist(chosen, bins, density=True, histtype="stepfilled", alpha=0.55, color=color,
                   label=f"{name} ({len(chosen):,})")
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1,
-                 label=f"EER {100 * eer(scores, labels):.2f} % at {threshold:.3f}")
+    for name, (threshold, style) in thresholds.items():
+        axes.axvline(threshold, color=matplotlib.rcParams["text.color"], linestyle=style,
+                     linewidth=1, label=name)
     axes.set_xlabel("Score")
     axes.set_ylabel("Density")
-    axes.set_title(title)
-    axes.legend(loc="upper left")
-    _save(figure, path)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
