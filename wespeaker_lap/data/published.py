@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+
 from wespeaker_lap.data.trials import read_trials, write_trials
 from wespeaker_lap.io.table import name_some
 
@@ -40,4 +42,20 @@ def import_list(source: str | Path, utts: Collection[str], target: str | Path,
         Path(target).unlink(missing_ok=True)
         return told + "; left out"
     write_trials(target, trials)
+    return told
+
+
+def import_valid_list(source: str | Path, utts: Collection[str], target: str | Path,
+                      incomplete: str = "error", published: int | None = None) -> str:
+    """Write a published list of the set that training watches: as it is, and as `valid.kaldi`.
+
+    The latter has the list's trials of utterances that there are, for training cannot do without
+    one. All else as in `import_list`.
+    """
+    told, target = import_list(source, utts, target, incomplete, published), Path(target)
+    if target.is_file():
+        trials = read_trials(target)
+        kept = np.array([a in utts and b in utts
+                         for a, b in zip(trials.enroll, trials.test, strict=True)])
+        write_trials(target.with_name("valid.kaldi"), trials.select(kept))
     return told

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.data.download import check_md5, fetch, unpack
-from wespeaker_lap.data.published import import_list
+from wespeaker_lap.data.published import import_list, import_valid_list
 from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_lines
 
@@ -29,6 +29,7 @@ MD5 = {
     "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
 }
 TRAIN_PARTS = ("train-clean-100", "train-clean-360", "train-other-500")
+HOW_TO_GET = "get it with `bash run.sh --stage 0 --stop_stage 0`, or from " + URL
 HELD_OUT = {"valid": ("dev-clean", "dev-other"), "test": ("test-clean", "test-other")}
 NUM_TRIALS = 36427  # of both lists
 
@@ -60,6 +61,9 @@ def read_readers(path: Path) -> dict[str, tuple[str, str]]:
         FileNotFoundError: there is no such file.
         ValueError: a broken line.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --corpus_dir must hold LibriSpeech: "
+                                f"{HOW_TO_GET}")
     readers = {}
     for number, line in enumerate(read_lines(path), 1):
         if line.startswith(";") or not line.strip():
@@ -89,9 +93,8 @@ def find_recordings(folder: Path) -> dict[str, Path]:
                              f"{folder.name}.tar.gz anew")
         found[path.stem] = path
     if not found:
-        raise FileNotFoundError(
-            f"{folder}: no reader/chapter/….flac in it; --corpus_dir must hold LibriSpeech. Get it "
-            f"with `bash run.sh --stage 0 --stop_stage 0`, or unpack {URL}{folder.name}.tar.gz")
+        raise FileNotFoundError(f"{folder}: no reader/chapter/….flac in it; --corpus_dir must hold "
+                                f"this part of LibriSpeech: {HOW_TO_GET}{folder.name}.tar.gz")
     return found
 
 
@@ -134,13 +137,11 @@ def prepare(args: argparse.Namespace) -> None:
         utts = write_set(args, name, parts, readers)
         if name == "train":
             continue
-        trials = args.data / name / "trials"
-        told = import_list(args.lists_dir / f"{name}.kaldi.gz", utts,
-                           trials / f"unipool_{name}.kaldi", args.incomplete_lists, NUM_TRIALS)
+        take = import_valid_list if name == "valid" else import_list
+        told = take(args.lists_dir / f"{name}.kaldi.gz", utts,
+                    args.data / name / "trials" / f"unipool_{name}.kaldi", args.incomplete_lists,
+                    NUM_TRIALS)
         print(f"unipool_{name}: {told}")
-        if name == "valid" and (trials / "unipool_valid.kaldi").is_file():
-            # Training watches the list that is called like its set.
-            shutil.copyfile(trials / "unipool_valid.kaldi", trials / "valid.kaldi")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

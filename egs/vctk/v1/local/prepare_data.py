@@ -6,13 +6,12 @@ Sentences 1 to 24, which all speakers read alike, are left out as there.
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.data.download import check_md5, fetch, unpack
-from wespeaker_lap.data.published import import_list
+from wespeaker_lap.data.published import import_list, import_valid_list
 from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_table
 
@@ -104,18 +103,11 @@ def prepare(args: argparse.Namespace) -> None:
                        genders)
         print(f"{args.data / name}: {len(set(own.values()))} speakers, {len(own)} utterances")
         if name != "train":
-            write_trials(args, name, own)
-
-
-def write_trials(args: argparse.Namespace, name: str, utts: dict[str, str]) -> None:
-    """Write the published trials of a set as far as `--incomplete_lists` allows."""
-    trials = args.data / name / "trials"
-    told = import_list(args.lists_dir / f"{name}.kaldi.gz", utts,
-                       trials / f"unipool_{name}.kaldi", args.incomplete_lists, NUM_TRIALS[name])
-    print(f"unipool_{name}: {told}")
-    if name == "valid" and (trials / "unipool_valid.kaldi").is_file():
-        # Training watches the list that is called like its set.
-        shutil.copyfile(trials / "unipool_valid.kaldi", trials / "valid.kaldi")
+            take = import_valid_list if name == "valid" else import_list
+            told = take(args.lists_dir / f"{name}.kaldi.gz", own,
+                        args.data / name / "trials" / f"unipool_{name}.kaldi",
+                        args.incomplete_lists, NUM_TRIALS[name])
+            print(f"unipool_{name}: {told}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
