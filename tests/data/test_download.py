@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_lap.data.download import ATTEMPTS, fetch, unpack
+from wespeaker_lap.data.download import ATTEMPTS, check_md5, fetch, unpack
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 
@@ -152,3 +153,41 @@ def test_wrong_content_and_full_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(FileExistsError, match="not empty"):
         unpack(archive, "other", tmp_path / "out")
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, data in members.items():
+            zipped.writestr(name, data)
+    return path
+
+
+def test_a_zip_is_unpacked_in_part_or_whole(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"top/x/y.txt": b"hello", "z": CONTENT})
+    unpack(archive, "top", tmp_path / "part")
+    assert (tmp_path / "part" / "x" / "y.txt").read_bytes() == b"hello"
+    unpack(archive, ".", tmp_path / "whole")
+    assert (tmp_path / "whole" / "top" / "x" / "y.txt").read_bytes() == b"hello"
+    assert (tmp_path / "whole" / "z").read_bytes() == CONTENT
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "part", "whole"]
+
+
+def test_a_bad_zip_leaves_nothing(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"top/z": CONTENT})
+    whole = archive.read_bytes()
+    wrong = whole[:5000] + bytes([whole[5000] ^ 255]) + whole[5001:]
+    for data in (wrong, whole[:5000]):
+        archive.write_bytes(data)
+        with pytest.raises(ValueError, match=r"a\.zip: a damaged or unsafe archive"):
+            unpack(archive, "top", tmp_path / "out")
+        assert os.listdir(tmp_path) == ["a.zip"]
+    archive = make_zip(tmp_path / "a.zip", {"top/z": b"", "../../evil": b"evil"})
+    unpack(archive, "top", tmp_path / "in" / "out")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_checksum(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    check_md5(tmp_path / "a", "900150983cd24fb0d6963f7d28e17f72")  # RFC 1321, appendix A.5
+    with pytest.raises(ValueError, match=r"a: md5 is 9001.*, published is 0000.*; delete the file"):
+        check_md5(tmp_path / "a", "0" * 32)

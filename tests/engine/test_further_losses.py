@@ -49,6 +49,25 @@ def test_the_parts_are_those_of_each_loss():
     assert correct == (head.predict(embeddings) == speakers).sum()
 
 
+def test_the_contrastive_heads_run_in_the_networks_precision():
+    """A network under autocast gives its scales in bf16; the loss is float32 all the same."""
+
+    class Rounded(Scales):
+        def forward(self, feats, lengths=None, return_scales=False):
+            embeddings, scales, lengths = super().forward(feats, lengths, return_scales=True)
+            return embeddings, [scale.bfloat16() for scale in scales], lengths
+
+    torch.manual_seed(0)
+    head, contrastive = AAMSoftmax(8, 3), MultiScaleContrastive([8, 8], embed_dim=4).eval()
+    batch = (torch.randn(4, 5, 3, 8), torch.tensor([0, 2, 0, 1]), ["a", "b", "c", "d"], 0.1, 0)
+    exact, _ = Objective(Scales(), head, None, contrastive, 0.25)(*batch)
+    rounded, _ = Objective(Rounded(), head, torch.bfloat16, contrastive, 0.25)(*batch)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded[1], exact[1], rtol=0.05, atol=0)
+    rounded[1].backward()
+    assert all(p.grad.isfinite().all() for p in contrastive.parameters())
+
+
 def test_a_loss_that_is_not_used_is_zero():
     head = AAMSoftmax(8, 3)
     losses, _ = Objective(Scales(), head, None)(torch.randn(2, 5, 3, 8), torch.tensor([0, 2]),

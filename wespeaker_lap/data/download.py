@@ -1,12 +1,14 @@
-"""Fetch a file over HTTP, going on where an earlier run stopped, and unpack tar archives safely."""
+"""Fetch a file over HTTP, going on where an earlier run stopped, and unpack archives safely."""
 
 import gzip
+import hashlib
 import http.client
 import os
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -89,15 +91,34 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:
-    """Unpack one top folder of a tar archive; the target appears when it is whole.
-
-    Members that would leave the folder, devices and absolute links are refused (tarfile's
-    "data" filter), and gzip's checksum is verified.
+def check_md5(path: str | Path, md5: str) -> None:
+    """Refuse a download that is not the published file.
 
     Args:
-        archive: a tar file, compressed or not.
-        inside: the top folder within the archive.
+        path: the file.
+        md5: 32 hexadecimal digits, as the publisher gives them.
+
+    Raises:
+        ValueError: the file has another checksum.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != md5:
+        raise ValueError(f"{path}: md5 is {digest.hexdigest()}, published is {md5}; delete the "
+                         f"file and download it again")
+
+
+def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:
+    """Unpack one folder of a tar or zip archive; the target appears when it is whole.
+
+    Members that would leave the folder, devices and absolute links are refused (tarfile's
+    "data" filter; zipfile keeps such names inside), and checksums are verified.
+
+    Args:
+        archive: a tar file, compressed or not, or a zip file.
+        inside: the folder within the archive; `.` for all of it.
         folder: where that folder's content goes; absent or empty so far.
 
     Raises:
@@ -110,16 +131,25 @@ def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:
     aside = folder.with_name(f".{folder.name}.unpack")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(aside, filter="data")
-            # The members end before the compressed stream does, whose last bytes are its checksum.
-            while tar.fileobj.read(BLOCK_BYTES):
-                pass
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(aside)
+        else:
+            _extract_tar(archive, aside)
         if not (aside / inside).is_dir():
             raise ValueError(f"{archive}: holds no folder {inside!r}; is it the right archive?")
         os.replace(aside / inside, folder)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
+            gzip.BadGzipFile) as error:
         raise ValueError(f"{archive}: a damaged or unsafe archive ({error}); delete it and "
                          f"download it again") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+        # The members end before the compressed stream does, whose last bytes are its checksum.
+        while tar.fileobj.read(BLOCK_BYTES):
+            pass

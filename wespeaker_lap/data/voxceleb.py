@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wespeaker_lap.data.trials import read_trials, write_trials
-from wespeaker_lap.io.table import name_some, read_lines
+from wespeaker_lap.data.published import import_list
+from wespeaker_lap.io.table import read_lines
 
 META_URL = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/"
 META_FILES = ("vox1_meta.csv", "vox2_meta.csv")
@@ -166,23 +166,5 @@ def import_lists(lists: Mapping[str, Path], utts: Collection[str], trials_dir: P
     Raises:
         ValueError: a broken list, or an incomplete one under `error`.
     """
-    report = {}
-    for name, path in lists.items():
-        trials = read_trials(path)
-        told = f"{len(trials)} trials ({trials.num_target} target)"
-        official = OFFICIAL_LISTS[name][1]
-        if len(trials) != official:
-            told += f", NOT the official {official}: no published figure compares with it"
-        absent = sorted({utt for utt in {*trials.enroll, *trials.test} if utt not in utts})
-        if absent:
-            told += f", {len(absent)} utterances are absent: {name_some(absent, 3)}"
-            if incomplete == "error":
-                raise ValueError(f"{path}: {told}; complete the corpus, or pass "
-                                 f"--incomplete_lists skip or keep")
-        if absent and incomplete == "skip":
-            (trials_dir / f"{name}.kaldi").unlink(missing_ok=True)
-            told += "; left out"
-        else:
-            write_trials(trials_dir / f"{name}.kaldi", trials)
-        report[name] = told
-    return report
+    return {name: import_list(path, utts, trials_dir / f"{name}.kaldi", incomplete,
+                              OFFICIAL_LISTS[name][1]) for name, path in lists.items()}

@@ -45,16 +45,16 @@ class Objective(nn.Module):
             The weighted losses (3,) in the order of `PARTS`, zero where one is not used: their sum
             is what to minimise. And the number of correctly classified examples ().
         """
+        contrast = distance = torch.zeros((), device=feats.device)
         with torch.autocast(feats.device.type, self.precision, enabled=self.precision is not None):
             if self.contrastive is None:
                 embeddings = self.net(feats)  # (B, E)
             else:
                 embeddings, scales, lengths = self.net(feats, return_scales=True)
+                # Its heads are networks too; what they find is compared in float32.
+                contrast = self.contrast_weight * self.contrastive(scales, speakers, lengths)
         embeddings = embeddings.float()
         loss, logits = self.head(embeddings, speakers, margin)
-        contrast = distance = loss.new_zeros(())
-        if self.contrastive is not None:
-            contrast = self.contrast_weight * self.contrastive(scales, speakers, lengths)
         if self.teacher is not None:
             distance = self.teacher(entries, embeddings, logits, speakers, epoch)
         with torch.no_grad():  # judged without the margin, as in use
