@@ -6,7 +6,7 @@ What can be read from the data (speakers, layers, dimensions, steps) is not in h
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -78,7 +78,7 @@ class Features(Section):
     copies_seed: int = Field(0, ge=0)  # of their noises and rooms; as with segments
 
     @model_validator(mode="after")
-    def _layers_are_chosen_once(self) -> Self:
+    def _layers_are_chosen_once(self) -> "Features":
         if self.layers is not None and self.layer_stride != 1:
             raise ValueError("layers and layer_stride both choose layers; keep one")
         if self.layers is not None and any(a >= b for a, b in pairwise(self.layers)):
@@ -115,7 +115,7 @@ class Train(Section):
     keep_epochs: int = Field(10, ge=1)  # weights of the last epochs that stay on disk
 
     @model_validator(mode="after")
-    def _batches_are_whole_speakers(self) -> Self:
+    def _batches_are_whole_speakers(self) -> "Train":
         if self.utts_per_speaker and self.batch_size % self.utts_per_speaker:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of utts_per_speaker "
                              f"{self.utts_per_speaker}")
@@ -151,7 +151,7 @@ class Config(Section):
         return {"name": "aam", **section} if isinstance(section, dict) else section
 
     @model_validator(mode="after")
-    def _contrast_has_scales(self) -> Self:
+    def _contrast_has_scales(self) -> "Config":
         if self.contrastive and not isinstance(self.model.frame_net, EcapaNet | MfaConformerNet):
             name = self.model.frame_net.name if self.model.frame_net else "none"
             raise ValueError("contrastive: wants a model.frame_net with several scales, ecapa or "
@@ -159,7 +159,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_of_copies(self) -> Self:
+    def _weights_are_of_copies(self) -> "Config":
         strangers = sorted(self.train.copy_weights.keys() - set(self.features.copies))
         if strangers:
             raise ValueError(f"train.copy_weights: {', '.join(strangers)}: not in features.copies")

@@ -1,6 +1,6 @@
 """The model section: one class for each part that can be chosen by name."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -144,7 +144,7 @@ class Model(Section):
         return {"name": cls.model_fields[info.field_name].default.name, **section}
 
     @model_validator(mode="after")
-    def _mhfa_pools_layers(self) -> Self:
+    def _mhfa_pools_layers(self) -> "Model":
         if isinstance(self.time_pool, MhfaPool) and self.frame_net is not None:
             raise ValueError("time_pool mhfa pools keys and values of the layers, and no frame_net "
                              "fits between; leave out one of them")
