@@ -3,9 +3,9 @@
 `verify` and `identify` end with exit code 0 for accepted, 1 for rejected and 2 for an error.
 """
 
-from json import dumps
 import sys
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
