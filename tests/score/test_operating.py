@@ -23,7 +23,7 @@ def test_points_by_counting():
     rng = np.random.default_rng(0)
     labels = np.arange(3000) < 400
     scores = (rng.normal(size=3000) + 2.5 * labels).round(2)  # with many ties
-    row = replace(ROW, p_target=0.05)
+    row = replace(ROW, p_target=0.5)
     points = {one.point: one for one in find_points(row, scores, labels)}
     assert list(points) == ["eer", "far_1", "far_0.1", "min_dcf"]
     for one in points.values():
@@ -35,7 +35,7 @@ def test_points_by_counting():
         assert points[name].threshold == lowest
     gaps = {t: abs(np.subtract(*rates(scores, labels, t))) for t in set(scores.tolist())}
     assert gaps[points["eer"].threshold] == min(gaps.values())
-    costs = {t: 0.95 * accept + 0.05 * reject for t in {*scores.tolist()}
+    costs = {t: 0.5 * accept + 0.5 * reject for t in {*scores.tolist()}
              for accept, reject in [rates(scores, labels, t)]}
     assert costs[points["min_dcf"].threshold] == pytest.approx(min(costs.values()))
     assert points["far_1"].num_false_accepts == round(26 * points["far_1"].false_accept / 0.01)
