@@ -2,10 +2,9 @@
 # file, sets what is its own, and calls `run_stages "$@"`.
 #
 #   1 prepare the data      2 layer features        3 train               4 embeddings
-#   5 cosine scores         6 AS-norm               8 report              (0: download, if asked)
-#
+#   5 cosine scores         6 AS-norm               8 report and pack     (0: download, if asked)
 # A stage goes on where it stopped: after an error, run the same command again.
-# shellcheck shell=bash disable=SC2086  # $test_sets is a list of names
+# shellcheck shell=bash disable=SC2086  # $test_sets and $pack_options are lists
 
 TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
 . "$TOOLS/recipe.sh"
@@ -29,7 +28,7 @@ num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
 num_avg=            # epochs to average; the configuration's where empty
 checkpoint=avg_model # weights for embeddings: a file in models/
 score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the configuration's
-missing=error       # trials without an embedding: error or skip
+missing=error pack_options= # trials without an embedding: error or skip; such as "--with_encoder"
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
 PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
 
@@ -114,6 +113,7 @@ run_stages() {
     fi
     if stage 5 "cosine scores"; then each_trials score_list; fi
     if stage 6 "score normalisation"; then each_trials norm_list; fi
-    if stage 8 "report"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"; fi
+    if stage 8 "report and pack"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"
+        lap pack "$exp_dir" --out "$exp_dir/bundle" --device "$device" $pack_options; fi
     finish_stage && log "done: $exp_dir"
 }

@@ -23,8 +23,8 @@ VERBS = {command.callback.__name__.replace("_", "-"): command.callback
 
 def test_there_is_a_verb_for_every_stage():
     assert {"audit-data", "make-trials", "extract-feats", "train", "average-model",
-            "extract-embeddings", "score", "norm-scores", "report", "embed",
-            "similarity"} <= VERBS.keys()
+            "extract-embeddings", "score", "norm-scores", "report", "pack", "check-model",
+            "push", "embed", "similarity", "verify", "enroll", "identify"} <= VERBS.keys()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -82,6 +82,10 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("embed", "nowhere", "a.wav", "--out", "x"), "nowhere/model.json: no such file"),
     (("similarity", "nowhere", "a.wav", "b.wav"), "nowhere/model.json: no such file"),
     (("attention", "nowhere", "no", "--out", "x"), "no/wav.scp: no such file"),
+    (("pack", "nowhere", "--out", "x"), "nowhere/model.json: no such file"),
+    (("check-model", "nowhere", "exp"), "nowhere/model.json: no such file"),
+    (("push", "nowhere", "hf://org/name"), "nowhere/manifest.json: no such file"),
+    (("enroll", "nowhere", "ann", "a.wav", "--gallery", "x"), "nowhere/model.json: no such file"),
 ])
 def test_an_error_is_one_line_and_exits_1(lap, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)

@@ -44,8 +44,9 @@ def test_every_stage_leaves_its_files(done: tuple[Recipe, str]) -> None:
             "embeddings/train/xvector.scp", "embeddings/test/xvector.scp",
             "embeddings/test/xvector.ark", "scores/test.score", "scores/train_asnorm8_test.score",
             "RESULTS.md", "results.json", "report.html", "commands.txt", "det.png",
-            "histogram_test.png",
-            "histogram_train_asnorm8_test.png"} <= list_files(recipe.exp)
+            "histogram_test.png", "histogram_train_asnorm8_test.png",
+            "embeddings/train/spk_xvector.scp", "bundle/manifest.json",
+            "bundle/README.md"} <= list_files(recipe.exp)
     assert list((recipe.exp / "tb").iterdir())
     assert find_leftovers(recipe.folder) == []
 
@@ -79,7 +80,7 @@ def test_the_trained_model_gives_the_numbers_of_the_score_file(done: tuple[Recip
     recipe, _ = done
     trials, scores = read_scores(recipe.exp / "scores" / "test.score")
     wavs = read_table(recipe.data / "test" / "wav.scp")
-    model = load_model(recipe.exp)
+    model = load_model(recipe.exp / "bundle")
     embedding = model.embed(wavs[trials.enroll[0]])
     assert (embedding.shape, embedding.dtype) == ((192,), np.float32)
     for number in (0, 30, 59):
@@ -104,7 +105,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
              if "wespeaker_lap" in words]
     assert verbs == [
         *(3 * ["audit-data"]), *(2 * ["make-trials"]), *(3 * ["extract-feats"]), "train",
-        "average-model", *(2 * ["extract-embeddings"]), "score", "norm-scores", "report"]
+        "average-model", *(2 * ["extract-embeddings"]), "score", "norm-scores", "report", "pack"]
     prepared = [words for words in commands if "local/prepare_data.py" in words]
     assert [words[words.index("--download") + 1] for words in prepared] == ["true", "false"]
     assert prepared[1][prepared[1].index("--train_size") + 1] == "10x6"

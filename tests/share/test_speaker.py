@@ -74,9 +74,11 @@ def test_any_rate_and_any_number_of_channels(model, wavs, tmp_path):
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-6])
-def test_silence_gives_numbers(model, level):
+def test_silence_has_a_status_and_no_embedding(model, level):
     noise = level * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
-    assert np.isfinite(model.embed(noise)).all()
+    assert model.inspect(noise).status == "silent"
+    with pytest.raises(AudioError, match="the samples: silent "):
+        model.embed(noise)
 
 
 def test_the_shortest_recording(model, tmp_path):

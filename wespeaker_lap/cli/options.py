@@ -18,6 +18,10 @@ RirOption = Annotated[Path | None, typer.Option(help="the same of impulse respon
 BabbleOption = Annotated[Path | None, typer.Option(help="the same of speech; else the set itself")]
 DataArg = Annotated[Path, typer.Argument(help="Kaldi data directory")]
 DataArgs = Annotated[list[Path], typer.Argument(help="Kaldi data directories")]
+ModelArg = Annotated[str, typer.Argument(
+    help="trained model: folder of the training, what pack wrote, or hf://org/name")]
+EncoderOption = Annotated[str | None, typer.Option(
+    help="where the model's encoder is, if it is not found by name")]
 ExpArg = Annotated[Path, typer.Argument(help="folder that training wrote")]
 
 

@@ -1,27 +1,55 @@
-"""Verbs that use a trained model on recordings."""
+"""Verbs that pack a trained model and hand it on."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wespeaker_lap.cli.options import DataArg, DeviceOption, ExpArg
+from wespeaker_lap.cli.options import DataArg, DeviceOption, EncoderOption, ExpArg, ModelArg
+
+DataOption = Annotated[list[Path] | None, typer.Option(
+    help="data directory with the recordings of the trials; repeatable, noted by stage 5")]
+LicenceOption = Annotated[str, typer.Option(help="SPDX name, link or words, for the card")]
 
 
-def embed(model: ExpArg, audio: Annotated[list[Path], typer.Argument(help="recordings")],
-          out: Annotated[Path, typer.Option("--out", "-o", help="folder for xvector.ark/scp")],
-          device: DeviceOption = "cpu") -> None:
-    """Embed recordings with a trained model; the ids are the file names as given."""
+def pack(exp_dir: ExpArg,
+         out: Annotated[Path, typer.Option("--out", "-o", help="the folder to write")],
+         with_encoder: Annotated[bool, typer.Option(
+             "--with-encoder", help="include the encoder")] = False,
+         tar: Annotated[bool, typer.Option("--tar", help="write OUT.tar, not a folder")] = False,
+         code_license: LicenceOption = "Apache-2.0", encoder_license: LicenceOption = "not stated",
+         data_license: LicenceOption = "not stated", data: DataOption = None,
+         num: Annotated[int, typer.Option(help="trials to compute again")] = 20,
+         device: DeviceOption = "cpu") -> None:
+    """Pack a trained system, checked in a process of its own (stage 8)."""
+    from wespeaker_lap.share.card import Licences
+    from wespeaker_lap.share.pack import pack as pack_model
+    licences = Licences(code_license, encoder_license, data_license)
+    print(pack_model(exp_dir, out, with_encoder=with_encoder, as_tar=tar, licences=licences,
+                     data_dirs=data or (), num_checked=num, device=device))
+
+
+def check_model(model: ModelArg, exp_dir: ExpArg, data: DataOption = None,
+                num: Annotated[int, typer.Option(help="trials to compute again")] = 20,
+                encoder: EncoderOption = None, device: DeviceOption = "cpu") -> None:
+    """Compute scores of an experiment again, from the recordings; fails where they differ."""
     from wespeaker_lap import load_model
-    from wespeaker_lap.io.vectors import write_vectors
-    names = [str(path) for path in audio]
-    print(write_vectors(out, names, load_model(model, device).embed(list(audio))))
+    from wespeaker_lap.share.reproduce import reproduce_scores
+    loaded = load_model(model, device, encoder)
+    for one in reproduce_scores(loaded, exp_dir, data or (), num):
+        print(f"{one.score_file}: {one.num_scores} scores, largest difference "
+              f"{one.difference:.5f} (up to {one.tolerance:.5f} is rounding)")
 
 
-def similarity(model: ExpArg, a: Path, b: Path, device: DeviceOption = "cpu") -> None:
-    """Print the cosine similarity of two recordings."""
-    from wespeaker_lap import load_model
-    print(f"{load_model(model, device).similarity(a, b):.5f}")
+def push(directory: Annotated[Path, typer.Argument(help="folder that pack wrote")],
+         location: Annotated[str, typer.Argument(help="hf://org/name")],
+         private: Annotated[bool, typer.Option("--private", help="if it is new")] = False) -> None:
+    """Upload a packed model to the Hugging Face hub."""
+    from wespeaker_lap.share.hub import push_bundle
+    address = push_bundle(directory, location, private)
+    logging.info("uploaded; load_model(%r) finds it", location)
+    print(address)
 
 
 def attention(exp_dir: ExpArg, data: DataArg,
@@ -44,4 +72,4 @@ def attention(exp_dir: ExpArg, data: DataArg,
     print(page.read_text(encoding="utf-8"), end="")
 
 
-VERBS = (embed, similarity, attention)
+VERBS = (pack, check_model, push, attention)

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 
 FAILED, INTERRUPTED = 1, 130  # 130: after Ctrl-C, as shells have it
+# Of commands that decide: there 1 is an answer, so an error must be something else.
+REJECTED, UNDECIDED = 1, 2
 
 
 def finish_command(name: str, work: Callable[[], None]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials, read_trials
 from wespeaker_lap.io.table import name_some, write_text
-from wespeaker_lap.io.vectors import read_vectors
+from wespeaker_lap.io.vectors import read_vectors, write_vectors
 from wespeaker_lap.score.asnorm import as_norm, s_norm, speaker_means
 from wespeaker_lap.score.cosine import cosine_scores, index_trials, subtract_mean
 from wespeaker_lap.score.evaluate import ResultRow, format_metrics, measure_row
@@ -49,9 +49,9 @@ class ScoringJob:
         """Name of the trial list."""
         return self.trials_path.name.removesuffix(".gz").removesuffix(".kaldi")
 
-    def embeddings(self, set_name: str) -> tuple[list[str], np.ndarray]:
-        """Ids and (n, E) embeddings of a set, the mean subtracted."""
-        utts, vectors = read_vectors(self.exp_dir / "embeddings" / set_name / "xvector.scp")
+    def embeddings(self, set_name: str, name: str = "xvector") -> tuple[list[str], np.ndarray]:
+        """Ids and (n, E) embeddings of a set, or means of its speakers, the mean subtracted."""
+        utts, vectors = read_vectors(self.exp_dir / "embeddings" / set_name / f"{name}.scp")
         if self.mean_set is None:
             return utts, vectors
         path = self.exp_dir / "embeddings" / self.mean_set / "mean_vec.npy"
@@ -77,6 +77,8 @@ def score_trials(job: ScoringJob) -> ResultRow:
 def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int) -> ResultRow:
     """Normalised scores: `scores/<cohort>_<method><top_n>_<trials>.score` and its metrics.
 
+    The cohort stays in `embeddings/<cohort>/spk_xvector.{ark,scp}`, for models that are shared.
+
     Args:
         job: what is scored.
         cohort_dir: data directory whose speakers' mean embeddings are the cohort.
@@ -90,8 +92,8 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
     if method not in METHODS:
         raise ValueError(f"unknown normalisation {method!r}; choose {' or '.join(METHODS)}")
     cohort_data = load_data_dir(cohort_dir)
-    utts, vectors = job.embeddings(cohort_dir.name)
-    speakers, cohort = speaker_means(utts, vectors, cohort_data.utt2spk)
+    folder = job.exp_dir / "embeddings" / cohort_dir.name
+    speakers, means = speaker_means(*read_vectors(folder / "xvector.scp"), cohort_data.utt2spk)
     shared = set(speakers) & set(load_data_dir(job.data_dir).speakers)
     if shared:
         raise ValueError(f"{cohort_dir}: speakers of the trials are in the cohort: "
@@ -99,6 +101,8 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
     if method == "asnorm" and top_n > len(speakers):
         raise ValueError(f"score.top_n is {top_n} and the cohort {cohort_dir} has "
                          f"{len(speakers)} speakers; lower top_n (--top_n) to at most that")
+    write_vectors(folder, speakers, means, "spk_xvector")
+    _, cohort = job.embeddings(cohort_dir.name, "spk_xvector")
     listed = read_trials(job.trials_path)
     utts, vectors = job.embeddings(job.data_dir.name)
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
@@ -121,6 +125,7 @@ def _finish(job: ScoringJob, name: str, norm: str, listed: Trials, kept: np.ndar
     stem = job.exp_dir / "scores" / name
     write_scores(f"{stem}.score", trials, scores)
     write_text(f"{stem}.metrics", format_metrics(row))
-    facts = {**asdict(row), "score_file": f"{name}.score", "mean_set": job.mean_set}
+    facts = {**asdict(row), "score_file": f"{name}.score", "mean_set": job.mean_set,
+             "data_dir": str(job.data_dir.resolve())}
     write_text(f"{stem}.json", json.dumps(facts, indent=1) + "\n")
     return row

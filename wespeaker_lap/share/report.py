@@ -87,6 +87,7 @@ def _read_metrics(path: Path) -> dict:
 def _to_row(facts: dict) -> ResultRow:
     own = dict(facts)
     del own["score_file"], own["mean_set"]
+    own.pop("data_dir", None)  # not noted by earlier versions; `pack` asks for it
     return ResultRow(**{**own, "eer_ci": tuple(own["eer_ci"])})
 
 

@@ -1,0 +1,84 @@
+"""From a loaded encoder of any origin to the folder that `load_checkpoint` reads."""
+
+import json
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchaudio.models import Wav2Vec2Model
+from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
+
+from wespeaker_lap.frontends.sources import ARCHITECTURES
+from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.io.table import replacing, write_text
+
+
+def export_frontend(frontend: FrozenSSL, directory: str | Path) -> None:
+    """Write `config.json` and `model.safetensors`, from which the same numbers come again.
+
+    Weights are stored as float16 where that loses nothing, as for encoders published so.
+
+    Args:
+        frontend: the encoder.
+        directory: where to; made when it is not there.
+
+    Raises:
+        ValueError: an encoder that its arguments do not describe.
+    """
+    directory, model = Path(directory), frontend.model
+    architecture, arguments = describe_model(model)
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    with torch.device("meta"):
+        built = ARCHITECTURES[architecture](**arguments).state_dict()
+    if own != {name: tuple(value.shape) for name, value in built.items()}:
+        raise ValueError(f"{frontend.name}: built in another way than torchaudio's encoders, so it "
+                         f"cannot be written as one")
+    tensors = {name: _shrink(value.detach().cpu()) for name, value in model.state_dict().items()}
+    with replacing(directory / "model.safetensors") as aside:
+        aside.write_bytes(safetensors.torch.save(tensors))
+    facts = {architecture: arguments, "normalize_waveform": frontend.normalize_waveform,
+             "normalize_eps": frontend.normalize_eps, "sample_rate": frontend.sample_rate}
+    write_text(directory / "config.json", json.dumps(facts, indent=2) + "\n")
+
+
+def describe_model(model: Wav2Vec2Model) -> tuple[str, dict]:
+    """The function of torchaudio that builds such an encoder, and its arguments.
+
+    Dropout and layer drop are 0: a frozen encoder has none.
+    """
+    convs = model.feature_extractor.conv_layers
+    transformer = model.encoder.transformer
+    first, position = transformer.layers[0], transformer.pos_conv_embed
+    is_wavlm = isinstance(first.attention, WavLMSelfAttention)
+    arguments = {
+        "extractor_mode": "group_norm" if isinstance(convs[0].layer_norm, nn.GroupNorm)
+                          else "layer_norm",
+        "extractor_conv_layer_config": [[conv.conv.out_channels, conv.kernel_size, conv.stride]
+                                        for conv in convs],
+        "extractor_conv_bias": convs[0].conv.bias is not None,
+        "encoder_embed_dim": first.attention.embed_dim,
+        "encoder_projection_dropout": 0.0,
+        "encoder_pos_conv_kernel": position.conv.kernel_size[0],
+        "encoder_pos_conv_groups": position.conv.groups,
+        "encoder_num_layers": len(transformer.layers),
+        "encoder_num_heads": first.attention.num_heads,
+        "encoder_attention_dropout": 0.0,
+        "encoder_ff_interm_features": first.feed_forward.intermediate_dense.out_features,
+        "encoder_ff_interm_dropout": 0.0,
+        "encoder_dropout": 0.0,
+        "encoder_layer_norm_first": first.layer_norm_first,
+        "encoder_layer_drop": 0.0,
+        "aux_num_out": None,
+    }
+    if is_wavlm:
+        arguments["encoder_num_buckets"] = first.attention.num_buckets
+        arguments["encoder_max_distance"] = first.attention.max_distance
+    kind = "wavlm_model" if is_wavlm else "wav2vec2_model"
+    return f"torchaudio.models.{kind}", arguments
+
+
+def _shrink(tensor: Tensor) -> Tensor:
+    """The same values in float16 where that holds them all, else in float32."""
+    half = tensor.half()
+    return (half if torch.equal(half.float(), tensor.float()) else tensor).contiguous()
