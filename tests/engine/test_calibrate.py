@@ -14,7 +14,7 @@ from wespeaker_lap.config import load_config
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials, write_trials
 from wespeaker_lap.engine import calibrate, embed
-from wespeaker_lap.engine.calibrate import train_calibration
+from wespeaker_lap.engine.calibrate import CalibrationJob, train_calibration
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.table import write_text
@@ -36,10 +36,10 @@ def system(tiny_system, tmp_path_factory):
 
 
 def train(system, exp_dir=None, **changes):
-    options = {"top_n": 2, "mean_set": "train", "crop_seconds": (0.2, 0.4), **changes}
-    return train_calibration(exp_dir or system.exp_dir, system.data("train"),
-                             system.feats("train"), system.data("train"), world=programs.ALONE,
-                             **options)
+    options = {"data_dir": system.data("train"), "feats": system.feats("train"),
+               "cohort_dir": system.data("train"), "top_n": 2, "mean_set": "train",
+               "crop_seconds": (0.2, 0.4), **changes}
+    return train_calibration(exp_dir or system.exp_dir, CalibrationJob(**options), programs.ALONE)
 
 
 @pytest.fixture
@@ -207,8 +207,7 @@ def test_what_cannot_be_trained_on(system, exp_dir):
                                          r"left"):
         train(system, exp_dir, top_n=3)
     with pytest.raises(ValueError, match=r"test: no features for a/录音-0, .*; run stage 2"):
-        train_calibration(exp_dir, system.data("train"), system.feats("test"),
-                          system.data("train"), 2, "train", programs.ALONE)
+        train(system, exp_dir, feats=system.feats("test"))
     shutil.rmtree(exp_dir / "embeddings" / "train")
     with pytest.raises(FileNotFoundError, match=r"embeddings/train/xvector\.scp: no such file"):
         train(system, exp_dir)

@@ -66,6 +66,16 @@ def test_two_systems_are_better_than_one(systems, tiny_system):
     assert abs(row.cllr - cllr(2 * one + 0.2 * two, trials.labels)) < 0.02
 
 
+def test_what_was_skipped_is_known(systems, tiny_system):
+    path = systems / "one" / "scores" / "pairs.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "coverage": 0.5, "trials_sha256": "f" * 64,
+                                "cohort": "train", "cohort_size": 4, "top_n": 3}))
+    row, = fuse(systems, tiny_system)
+    assert (row.coverage, row.trials_sha256, row.num_trials) == (0.5, "f" * 64, 600)
+    assert (row.cohort, row.cohort_size, row.top_n) == ("train", 4, 3)
+
+
 def test_the_fused_system_has_its_page(systems, tiny_system):
     fuse(systems, tiny_system)
     results = read_results(systems / "fused" / "results.json")
@@ -92,9 +102,13 @@ def test_what_cannot_be_fused(systems, tiny_system, changes, message):
     assert not (systems / "fused").exists()
 
 
-def test_other_trials_are_refused(systems, tiny_system):
+@pytest.mark.parametrize("change", [
+    lambda lines: lines[1:],
+    lambda lines: [" ".join([*lines[0].split()[:3], {"target": "nontarget", "nontarget": "target"}[
+        lines[0].split()[3]]]), *lines[1:]]])
+def test_other_trials_are_refused(systems, tiny_system, change):
     path = systems / "two" / "scores" / "pairs.score"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
     with pytest.raises(ValueError, match=r"two/scores/pairs\.score has other trials than .*one; s"):
         fuse(systems, tiny_system)
     assert not (systems / "fused").exists()

@@ -47,10 +47,10 @@ def train_calibration(
     """Learn to turn AS-norm scores and quality measures into log-likelihood ratios (stage 7)."""
     from wespeaker_lap.engine import calibrate, dist
     settings, mean_set = _scoring_settings(exp_dir)
+    job = calibrate.CalibrationJob(train_data, feats, cohort, top_n or settings.score.top_n,
+                                   mean_set, checkpoint, num_trials, tuple(crop_seconds), seed)
     with dist.join_world(device) as world:
-        calibrate.train_calibration(exp_dir, train_data, feats, cohort,
-                                    top_n or settings.score.top_n, mean_set, world, checkpoint,
-                                    num_trials, crop_seconds, seed)
+        calibrate.train_calibration(exp_dir, job, world)
 
 
 def calibrate_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],

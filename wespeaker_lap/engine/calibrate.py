@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,41 @@ from wespeaker_lap.score.quality import FEATURES, measure_sides, measure_trials
 from wespeaker_lap.score.stages import calibration_path
 
 
-def train_calibration(exp_dir: str | Path, train_dir: Path, feats: str | Path, cohort_dir: Path,
-                      top_n: int, mean_set: str | None, world: World,
-                      weights: str = checkpoint.AVERAGED, num_trials: int = 30_000,
-                      crop_seconds: Sequence[float] = (2.0, 4.0), seed: int = 0) -> Path | None:
+@dataclass(frozen=True)
+class CalibrationJob:
+    """What a calibration is trained on, and for which scores.
+
+    Attributes:
+        data_dir: of the speakers that the trials are drawn from.
+        feats: its feature store.
+        cohort_dir: data directory of the cohort.
+        top_n: highest cohort scores that count in AS-norm.
+        mean_set: the set whose mean embedding is subtracted; None for none.
+        weights: stem of the file in `models/`.
+        num_trials: how many trials are drawn.
+        crop_seconds: lengths that utterances are cut to, besides whole ones.
+        seed: of the draw.
+    """
+
+    data_dir: Path
+    feats: Path
+    cohort_dir: Path
+    top_n: int
+    mean_set: str | None
+    weights: str = checkpoint.AVERAGED
+    num_trials: int = 30_000
+    crop_seconds: Sequence[float] = (2.0, 4.0)
+    seed: int = 0
+
+    def describe(self, plan: CalibrationPlan) -> dict:
+        """Plain values for the calibration's file."""
+        return {"set": self.data_dir.resolve().name, "cohort": self.cohort_dir.name,
+                "top_n": self.top_n, "mean_set": self.mean_set, "weights": self.weights,
+                "num_trials": len(plan.trials), "num_target": plan.trials.num_target,
+                "crop_seconds": list(self.crop_seconds), "seed": self.seed}
+
+
+def train_calibration(exp_dir: str | Path, job: CalibrationJob, world: World) -> Path | None:
     """Train a calibration and write `calibration/<cohort>_asnorm<top_n>.json`.
 
     Utterances are embedded whole or as a part, so that the trials have several durations, and a
@@ -33,16 +65,8 @@ def train_calibration(exp_dir: str | Path, train_dir: Path, feats: str | Path, c
 
     Args:
         exp_dir: of the training; stage 4 has embedded the cohort.
-        train_dir: data directory of the speakers that the trials are drawn from.
-        feats: its feature store.
-        cohort_dir: data directory of the cohort.
-        top_n: highest cohort scores that count in AS-norm.
-        mean_set: the set whose mean embedding is subtracted; None for none.
+        job: what it is trained on.
         world: this process among all.
-        weights: stem of the file in `models/`.
-        num_trials: how many trials are drawn.
-        crop_seconds: lengths that utterances are cut to, besides whole ones.
-        seed: of the draw.
 
     Returns:
         The file, on the main process; None on the others.
@@ -52,25 +76,20 @@ def train_calibration(exp_dir: str | Path, train_dir: Path, feats: str | Path, c
         ValueError: a store of another identity or without some utterances, too few speakers or
             pairs, a cohort too small for `top_n`.
     """
-    exp_dir, data, store = Path(exp_dir), load_data_dir(train_dir), FeatureStore(feats)
-    utts = sorted(data.wavs)
-    check_stored_utts(store, utts)
+    exp_dir, data, store = Path(exp_dir), load_data_dir(job.data_dir), FeatureStore(job.feats)
+    check_stored_utts(store, sorted(data.wavs))
     rate = store.identity["sample_rate"] / store.identity["frame_shift"]  # frames a second
-    crop_frames = [round(seconds * rate) for seconds in crop_seconds]
-    plan = plan_calibration(data, store.num_frames, crop_frames, num_trials, seed)
-    speakers, cohort = read_cohort(exp_dir, cohort_dir, mean_set)
-    net = open_net(exp_dir, store, world, weights)
+    crop_frames = [round(seconds * rate) for seconds in job.crop_seconds]
+    plan = plan_calibration(data, store.num_frames, crop_frames, job.num_trials, job.seed)
+    speakers, cohort = read_cohort(exp_dir, job.cohort_dir, job.mean_set)
+    net = open_net(exp_dir, store, world, job.weights)
     raw = embed_store(net, store, [*plan.spans], world, "embed for calibration", plan.spans)
     if not world.is_main:
         return None
     seconds = np.array([count for _, count in plan.spans.values()]) / rate
-    facts = {"set": train_dir.resolve().name, "cohort": cohort_dir.name, "top_n": top_n,
-             "mean_set": mean_set, "weights": weights, "num_trials": len(plan.trials),
-             "num_target": plan.trials.num_target, "crop_seconds": list(crop_seconds),
-             "seed": seed}
-    calibration = _fit(plan, data, raw, centre(exp_dir, raw, mean_set), seconds, cohort, speakers,
-                       facts)
-    path = calibration_path(exp_dir, cohort_dir.name, top_n)
+    calibration = _fit(plan, data, raw, centre(exp_dir, raw, job.mean_set), seconds, cohort,
+                       speakers, job.describe(plan))
+    path = calibration_path(exp_dir, job.cohort_dir.name, job.top_n)
     save_calibration(path, calibration)
     return path
 

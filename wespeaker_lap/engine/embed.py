@@ -101,8 +101,7 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
         ValueError: the store lacks an utterance, or an embedding is not finite; names them.
     """
     check_stored_utts(store, utts)
-    if spans is None:
-        spans = {utt: (0, store.num_frames(utt)) for utt in utts}
+    spans = spans or {utt: (0, store.num_frames(utt)) for utt in utts}
     was_training = net.training
     net.eval()
     own: dict[str, np.ndarray] = {}

@@ -98,15 +98,21 @@ def measure_row(name: str, norm: str, trials: Trials, scores: np.ndarray,
     low, high = eer_interval(scores, trials.labels, enroll_spk, test_spk, num_resamples, seed,
                              level)
     return ResultRow(
-        trials=name, norm=norm, eer=100 * eer(scores, trials.labels),
-        eer_ci=(100 * low, 100 * high), min_dcf=min_dcf(scores, trials.labels, p_target),
-        num_trials=len(trials), num_target=trials.num_target, coverage=len(trials) / len(listed),
-        trials_sha256=trials_hash(listed), threshold=eer_threshold(scores, trials.labels),
-        p_target=p_target, ci_level=level, ci_resamples=num_resamples, cohort=cohort,
-        cohort_size=cohort_size, top_n=top_n,
-        min_dcf_05=min_dcf(scores, trials.labels, SECOND_P_TARGET),
-        min_cllr=min_cllr(scores, trials.labels),
-        cllr=cllr(scores, trials.labels) if is_llr else None)
+        trials=name, norm=norm, eer_ci=(100 * low, 100 * high), num_trials=len(trials),
+        num_target=trials.num_target, coverage=len(trials) / len(listed),
+        trials_sha256=trials_hash(listed), p_target=p_target, ci_level=level,
+        ci_resamples=num_resamples, cohort=cohort, cohort_size=cohort_size, top_n=top_n,
+        **_measure_costs(scores, trials.labels, p_target, is_llr))
+
+
+def _measure_costs(scores: np.ndarray, labels: np.ndarray, p_target: float,
+                   is_llr: bool) -> dict[str, float | None]:
+    """What is a function of scores and labels alone, by the names of `ResultRow`."""
+    return {"eer": 100 * eer(scores, labels), "threshold": eer_threshold(scores, labels),
+            "min_dcf": min_dcf(scores, labels, p_target),
+            "min_dcf_05": min_dcf(scores, labels, SECOND_P_TARGET),
+            "min_cllr": min_cllr(scores, labels),
+            "cllr": cllr(scores, labels) if is_llr else None}
 
 
 def _find_speakers(name: str, trials: Trials,

@@ -1,6 +1,7 @@
 """Several systems as one: their scores, joined by logistic regression."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.table import name_some
-from wespeaker_lap.score.calibration import fit_calibration, save_calibration
+from wespeaker_lap.score.calibration import Calibration, fit_calibration, save_calibration
 from wespeaker_lap.score.evaluate import ResultRow, measure_row
 from wespeaker_lap.score.scorefile import read_scores
 from wespeaker_lap.score.stages import write_scored
@@ -41,32 +42,41 @@ def fuse_systems(exp_dirs: Sequence[Path], data_dirs: Sequence[Path], train: str
         ValueError: fewer than two systems or two of one name, scores that are missing or of other
             trials, utterances in both kinds of lists, or an utterance without a speaker.
     """
+    calibration, known = _train(exp_dirs, train, norm)
+    lists = [(name, *_read_list(exp_dirs, name, norm)) for name in trials]
+    for name, listed, _, _ in lists:
+        _check_apart(train, known, name, listed)
+    utt2spk: dict[str, str] = {}
+    for path in data_dirs:
+        utt2spk.update(load_data_dir(path).utt2spk)
+    fused = [_fuse(calibration, *one, utt2spk) for one in lists]
+    rows = [row for _, row in fused]
+    for (_, listed, _, about), (scores, row) in zip(lists, fused, strict=True):
+        write_scored(out / "scores", Path(about["score_file"]).stem, listed, scores, row,
+                     about["mean_set"])
+    save_calibration(out / "fusion.json", calibration)
+    write_results(out, _describe(exp_dirs, out.resolve().name, rows))
+    return rows
+
+
+def _train(exp_dirs: Sequence[Path], train: str, norm: str) -> tuple[Calibration, Trials]:
+    """The fusion, and the trials that it was trained on."""
     names = [path.resolve().name for path in exp_dirs]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"want two or more systems in folders of different names, got "
                          f"{', '.join(names) or 'none'}")
     known, values, _ = _read_list(exp_dirs, train, norm)
-    calibration = fit_calibration(values, known.labels, names,
-                                  facts={"trials": train, "norm": norm, "num_trials": len(known),
-                                         "num_target": known.num_target})
-    utt2spk = {utt: speaker for path in data_dirs
-               for utt, speaker in load_data_dir(path).utt2spk.items()}
-    fused = []
-    for name in trials:
-        listed, values, about = _read_list(exp_dirs, name, norm)
-        shared = {*known.enroll, *known.test} & {*listed.enroll, *listed.test}
-        if shared:
-            raise ValueError(f"{len(shared)} utterances are in {train} and in {name}: "
-                             f"{name_some(sorted(shared), 3)}; train on a list of other speakers")
-        scores = calibration.apply(values).round(5)
-        fused.append((listed, scores, _measure(name, norm, listed, scores, utt2spk, about), about))
-    for listed, scores, row, about in fused:
-        write_scored(out / "scores", Path(about["score_file"]).stem, listed, scores, row,
-                     about["mean_set"])
-    rows = [row for _, _, row, _ in fused]
-    save_calibration(out / "fusion.json", calibration)
-    write_results(out, _describe(exp_dirs, out.resolve().name, rows))
-    return rows
+    facts = {"trials": train, "norm": norm, "num_trials": len(known),
+             "num_target": known.num_target}
+    return fit_calibration(values, known.labels, names, facts=facts), known
+
+
+def _check_apart(train: str, known: Trials, name: str, listed: Trials) -> None:
+    """Refuse to fuse what the fusion was trained on."""
+    shared = {*known.enroll, *known.test} & {*listed.enroll, *listed.test}
+    if shared:
+        raise ValueError(f"{len(shared)} utterances are in {train} and in {name}: "
+                         f"{name_some(sorted(shared), 3)}; train on a list of other speakers")
 
 
 def _read_list(exp_dirs: Sequence[Path], name: str,
@@ -84,18 +94,25 @@ def _read_list(exp_dirs: Sequence[Path], name: str,
         own, scores = read_scores(path)
         if trials is None:
             trials, about = own, found[0]
-        elif (own.enroll, own.test) != (trials.enroll, trials.test):
+        elif not _are_same(own, trials):
             raise ValueError(f"{path} has other trials than {exp_dirs[0]}; score the same list")
         columns.append(scores)
     return trials, np.stack(columns, axis=1), about
 
 
-def _measure(name: str, norm: str, trials: Trials, scores: np.ndarray, utt2spk: dict[str, str],
-             about: dict) -> ResultRow:
-    """The row of a fused list; what it was normalised with is as in the first system."""
-    return measure_row(name, norm, trials, scores, utt2spk, p_target=about["p_target"],
-                       cohort=about["cohort"], cohort_size=about["cohort_size"],
-                       top_n=about["top_n"], is_llr=True)
+def _are_same(one: Trials, other: Trials) -> bool:
+    return ((one.enroll, one.test) == (other.enroll, other.test)
+            and np.array_equal(one.labels, other.labels))
+
+
+def _fuse(calibration: Calibration, name: str, trials: Trials, values: np.ndarray, about: dict,
+          utt2spk: dict[str, str]) -> tuple[np.ndarray, ResultRow]:
+    """Scores (n,) of a list, and their row; what was scored and normalised is as in the first."""
+    scores = calibration.apply(values).round(5)
+    row = measure_row(name, about["norm"], trials, scores, utt2spk, p_target=about["p_target"],
+                      is_llr=True)
+    kept = ("coverage", "trials_sha256", "cohort", "cohort_size", "top_n")
+    return scores, replace(row, **{field: about[field] for field in kept})
 
 
 def _describe(exp_dirs: Sequence[Path], system: str, rows: list[ResultRow]) -> Results:
