@@ -98,6 +98,9 @@ def test_other_costs_have_their_own_table():
         "| LAP-ASTP | mean of 2 | yes | yes | vox1_O | 0.100 | 0.375 | 0.100 |"]
     assert lines[start + 8] == ""  # vox1_H, of which nothing else was measured, is not in it
     assert "| LAP-ASTP | 1 | 2.35 M | no | yes | yes | 1.500 [1.200, 1.800] / 0.150 | - |" in lines
+    earlier = replace(make_results(3), rows=[make_row(norm="qmf", min_dcf_05=0.4)])
+    mean_of_three = "| LAP-ASTP | mean of 3 | yes | yes | vox1_O | 0.200 | - | - |"
+    assert mean_of_three in format_page([*systems, earlier]).splitlines()
 
 
 def test_results_of_earlier_versions_are_read(tmp_path):
