@@ -1,8 +1,8 @@
 # The stages of every speaker verification recipe, and their options. A recipe's run.sh sources this
 # file, sets what is its own, and calls `run_stages "$@"`.
 #
-#   1 prepare the data      2 layer features        3 train               4 embeddings
-#   5 cosine scores         6 AS-norm               8 report and pack     (0: download, if asked)
+#   1 prepare the data     2 layer features     3 train     4 embeddings     5 cosine scores
+#   6 AS-norm              7 calibration        8 report and pack           (0: download, if asked)
 # A stage goes on where it stopped: after an error, run the same command again.
 # shellcheck shell=bash disable=SC2086  # $test_sets and $pack_options are lists
 
@@ -11,22 +11,20 @@ TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
 
 stage=1 stop_stage=8 # from this stage to that one
 dry_run=false       # print what would run, and the disk and time it needs
-config=conf/lap.yaml
-overrides=          # "train.epochs=5 score.top_n=100": changes to the configuration
+config=conf/lap.yaml overrides= # changes to it, such as "train.epochs=5 score.top_n=100"
 seed=               # of the training; the configuration's where empty
 data=data           # data directories are in $data/<set>; all paths: from the recipe's folder
 feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
 exp_dir=            # everything of this training; exp/<name of the configuration> where empty
 train_set=train valid_set=valid # the second is watched while training; none where empty
 test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
+calib_set=          # whose speakers the calibration learns from; the cohort's where empty
 noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
 trials=             # names of trial lists; all of the test sets where empty
-nj=                 # processes for work on the CPU; one a core where empty
-nproc=              # training processes on this machine; one a GPU, or 1
+nj='' nproc=        # processes for work on the CPU, else one a core; for training, else one a GPU
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
-num_avg=            # epochs to average; the configuration's where empty
-checkpoint=avg_model # weights for embeddings: a file in models/
+num_avg='' checkpoint=avg_model # epochs to average, else the configuration's; a file in models/
 score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the configuration's
 missing=error pack_options= # trials without an embedding: error or skip; such as "--with_encoder"
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
@@ -35,7 +33,7 @@ PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_dat
 # lap VERB ARGS…: one process, all cores.
 lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
 
-# each_trials CALLBACK: CALLBACK LIST for every chosen trial list; all must be there first.
+# each_trials VERB OPTION…: lap VERB for every chosen trial list; all must be there first.
 each_trials() {
     local SET NAME LIST LISTS=()
     for SET in $test_sets; do LISTS+=("$data/$SET"/trials/*.kaldi); done # '*' where there are none
@@ -45,13 +43,9 @@ each_trials() {
     done
     for LIST in "${LISTS[@]}"; do
         NAME="$(basename "$LIST" .kaldi)"
-        if [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]]; then "$1" "$LIST"; fi
+        [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]] || continue
+        lap "$1" "$exp_dir" "${LIST%/trials/*}" --trials "$LIST" --missing "$missing" "${@:2}"
     done
-}
-score_list() { lap score "$exp_dir" "${1%/trials/*}" --trials "$1" --missing "$missing"; }
-norm_list() {
-    lap norm-scores "$exp_dir" "${1%/trials/*}" --trials "$1" --missing "$missing" \
-        --cohort "$data/$cohort_set" --method "$score_norm_method" ${top_n:+--top_n "$top_n"}
 }
 
 # prepare DOWNLOAD: the recipe's own script with the recipe's own options.
@@ -73,7 +67,8 @@ run_stages() {
     select_gpus "$gpus"
     : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
-    : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
+    : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}" "${calib_set:=$cohort_set}"
+    local NORM=(--cohort "$data/$cohort_set" ${top_n:+--top_n "$top_n"})
     local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL VALID=()
     local TRAINING=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
     local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
@@ -111,8 +106,13 @@ run_stages() {
                 --feats "$feats_dir/$SET" --checkpoint "$checkpoint" --device "$device"
         done
     fi
-    if stage 5 "cosine scores"; then each_trials score_list; fi
-    if stage 6 "score normalisation"; then each_trials norm_list; fi
+    if stage 5 "cosine scores"; then each_trials score; fi
+    if stage 6 "AS-norm"; then each_trials norm-scores "${NORM[@]}" --method "$score_norm_method"; fi
+    if stage 7 "calibration"; then
+        launch "$nproc" train-calibration "$exp_dir" "$data/$calib_set" --device "$device" \
+            --feats "$feats_dir/$calib_set" --checkpoint "$checkpoint" "${NORM[@]}"
+        each_trials calibrate-scores "${NORM[@]}"
+    fi
     if stage 8 "report and pack"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"
         lap pack "$exp_dir" --out "$exp_dir/bundle" --device "$device" $pack_options; fi
     finish_stage && log "done: $exp_dir"

@@ -23,8 +23,9 @@ VERBS = {command.callback.__name__.replace("_", "-"): command.callback
 
 def test_there_is_a_verb_for_every_stage():
     assert {"audit-data", "make-trials", "extract-feats", "train", "average-model",
-            "extract-embeddings", "score", "norm-scores", "report", "pack", "check-model",
-            "push", "embed", "similarity", "verify", "enroll", "identify"} <= VERBS.keys()
+            "extract-embeddings", "score", "norm-scores", "train-calibration", "calibrate-scores",
+            "report", "pack", "check-model", "push", "embed", "similarity", "verify", "enroll",
+            "identify"} <= VERBS.keys()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -76,6 +77,10 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("extract-embeddings", "nowhere", "no", "--feats", "x"), "no/wav.scp: no such file"),
     (("score", "nowhere", "no", "--trials", "x"), "nowhere is no trained model; give the folder"),
     (("norm-scores", "nowhere", "no", "--trials", "x", "--cohort", "y"), "nowhere/model.json"),
+    (("train-calibration", "nowhere", "no", "--feats", "x", "--cohort", "y"), "nowhere/model.json"),
+    (("calibrate-scores", "nowhere", "no", "--trials", "x", "--cohort", "y"), "nowhere/model.json"),
+    (("fuse-scores", "nowhere", "no", "--data", "x", "--train", "a", "--trials", "b", "--out", "y"),
+     "nowhere/config.yaml: no such configuration file"),
     (("report", "nowhere"), "nowhere is no trained model; give the folder that stage 3 wrote"),
     (("report", "nowhere", "too"), "several systems needs a place: give --out PAGE.html"),
     (("join-reports", "nowhere", "--out", "x"), "nowhere/results.json: no such file"),
@@ -211,6 +216,14 @@ def test_the_whole_way(lap, tmp_path, monkeypatch):
     assert normed.code == 0
     assert "asnorm: 36 trials (18 target), coverage 100.00 %, cohort train (4, top 3)" in normed.log
     assert (tmp_path / "exp/é/scores/train_asnorm3_test.score").is_file()
+    cohort = ("--cohort", "data/train", "--top_n", "2")  # of four, two are left of a trial
+    done = lap("train-calibration", "exp/é", "data/train", "--feats", "feats/train", *cohort,
+               "--num_trials", "40", "--crop_seconds", "0.2", "--crop_seconds", "0.4", "--device",
+               "cpu")
+    assert done.code == 0 and "calibration on 40 trials (20 target)" in done.log, done.err
+    calibrated = lap("calibrate-scores", *scoring, *cohort)
+    assert calibrated.code == 0 and "\nCllr = " in calibrated.out, calibrated.err
+    assert (tmp_path / "exp/é/scores/train_asnorm2_qmf_test.score").is_file()
     page = lap("report", "exp/é")
     assert page.code == 0 and "| é |" in page.out
     assert lap("join-reports", "exp/é", "exp/é", "--out", "ALL.md").code == 0

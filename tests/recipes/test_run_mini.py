@@ -43,21 +43,28 @@ def test_every_stage_leaves_its_files(done: tuple[Recipe, str]) -> None:
             "models/avg_model.safetensors", "embeddings/train/mean_vec.npy",
             "embeddings/train/xvector.scp", "embeddings/test/xvector.scp",
             "embeddings/test/xvector.ark", "scores/test.score", "scores/train_asnorm8_test.score",
+            "calibration/train_asnorm8.json", "scores/train_asnorm8_qmf_test.score",
             "RESULTS.md", "results.json", "report.html", "commands.txt", "det.png",
             "histogram_test.png", "histogram_train_asnorm8_test.png",
-            "embeddings/train/spk_xvector.scp", "bundle/manifest.json",
-            "bundle/README.md"} <= list_files(recipe.exp)
+            "histogram_train_asnorm8_qmf_test.png", "embeddings/train/spk_xvector.scp",
+            "bundle/manifest.json", "bundle/README.md"} <= list_files(recipe.exp)
     assert list((recipe.exp / "tb").iterdir())
     assert find_leftovers(recipe.folder) == []
 
 
-def test_the_report_has_both_rows(done: tuple[Recipe, str]) -> None:
+def test_the_report_has_all_rows(done: tuple[Recipe, str]) -> None:
     recipe, printed = done
     results = json.loads((recipe.exp / "results.json").read_text())
     # 5 speakers of 4: 5 * 6 target trials, and as many non-target ones.
     assert [(row["trials"], row["norm"], row["num_trials"], row["num_target"], row["coverage"],
              row["cohort_size"]) for row in results["rows"]] == [
-        ("test", "none", 60, 30, 1, None), ("test", "asnorm", 60, 30, 1, 10)]
+        ("test", "none", 60, 30, 1, None), ("test", "asnorm", 60, 30, 1, 10),
+        ("test", "qmf", 60, 30, 1, 10)]
+    assert [row["cllr"] is None for row in results["rows"]] == [True, True, False]
+    assert f"| {results['rows'][2]['cllr']:.3f} |" in printed
+    # 10 speakers of 6: 10 * 15 target trials, and as many others.
+    trained = json.loads((recipe.exp / "calibration" / "train_asnorm8.json").read_text())["facts"]
+    assert (trained["num_trials"], trained["num_target"]) == (300, 150)
     assert (recipe.exp / "RESULTS.md").read_text() in printed
     assert f"{results['rows'][0]['eer']:.3f}" in printed
 
@@ -105,7 +112,8 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
              if "wespeaker_lap" in words]
     assert verbs == [
         *(3 * ["audit-data"]), *(2 * ["make-trials"]), *(3 * ["extract-feats"]), "train",
-        "average-model", *(2 * ["extract-embeddings"]), "score", "norm-scores", "report", "pack"]
+        "average-model", *(2 * ["extract-embeddings"]), "score", "norm-scores",
+        "train-calibration", "calibrate-scores", "report", "pack"]
     prepared = [words for words in commands if "local/prepare_data.py" in words]
     assert [words[words.index("--download") + 1] for words in prepared] == ["true", "false"]
     assert prepared[1][prepared[1].index("--train_size") + 1] == "10x6"
@@ -118,6 +126,9 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
     for option, scp in (("--noise_scp", "a b/n.scp"), ("--rir_scp", "r.scp")):
         assert {name for name, words in stored.items() if option in words} == {"train"}
         assert stored["train"][stored["train"].index(option) + 1] == scp
+    calibrated = next(words for words in commands if "train-calibration" in words)
+    assert calibrated[calibrated.index("--feats") + 1] == str(recipe.feats / "train")
+    assert calibrated[calibrated.index("--cohort") + 1] == str(recipe.data / "train")
     trained = next(words for words in commands if "train" in words)
     assert trained[trained.index("--nproc_per_node") + 1] == "2"
     assert "# encoder: wavlm_tiny, 7 states of 192" in done.stdout

@@ -160,7 +160,8 @@ def test_every_stage_leaves_its_files(done: Recipe) -> None:
                                                               "mean_vec.npy", *means}
     epochs = {f"models/epoch_{n:03d}.safetensors" for n in range(1, EPOCHS + 1)}
     lists = ("vox1_O", "vox1_O_cleaned")
-    scores = {f"scores/{stem}{name}.score" for name in lists for stem in ("", "vox2_dev_asnorm4_")}
+    scores = {f"scores/{stem}{name}.score" for name in lists for stem in ("", "vox2_dev_asnorm4_",
+                                                                     "vox2_dev_asnorm4_qmf_")}
     assert list_files(done.exp) >= {*epochs, *scores, "config.yaml", "train.log", "metrics.jsonl",
                                     "models/last.pt", "models/avg_model.safetensors", "det.png",
                                     "RESULTS.md", "results.json", "bundle/manifest.json"}
@@ -213,8 +214,10 @@ def test_the_report(done: Recipe) -> None:
              row["cohort"], row["cohort_size"], row["top_n"]) for row in results["rows"]] == [
         ("vox1_O", "none", 66, 12, 1, None, None, None),
         ("vox1_O", "asnorm", 66, 12, 1, "vox2_dev", 6, 4),
+        ("vox1_O", "qmf", 66, 12, 1, "vox2_dev", 6, 4),
         ("vox1_O_cleaned", "none", 61, 9, 1, None, None, None),
-        ("vox1_O_cleaned", "asnorm", 61, 9, 1, "vox2_dev", 6, 4)]
+        ("vox1_O_cleaned", "asnorm", 61, 9, 1, "vox2_dev", 6, 4),
+        ("vox1_O_cleaned", "qmf", 61, 9, 1, "vox2_dev", 6, 4)]
     assert results["encoder"] == "wavlm_tiny" and results["mean_subtraction"] == "vox2_dev"
     page = (done.exp / "RESULTS.md").read_text()
     assert "vox1_O_cleaned" in page and f"{results['rows'][0]['eer']:.3f}" in page

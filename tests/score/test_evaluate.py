@@ -1,5 +1,7 @@
 """One row of results from scored trials."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,22 @@ def test_a_row_by_hand():
     # Both speakers are in every resample that counts, so each has the EER of the list.
     assert row.eer_ci == (50.0, 50.0) and row.ci_resamples == 1000
     assert (row.cohort, row.cohort_size, row.top_n) == ("train", 9, 5)
+    # At both priors rejecting one target, at 4, is best: half of all targets are missed.
+    assert row.min_dcf_05 == pytest.approx(0.5) and row.cllr is None
+    # The scores rise as non-target, target, non-target, target: the two in the middle are pooled
+    # to a ratio of 1, which costs 1 bit each, half of either kind.
+    assert row.min_cllr == pytest.approx(0.5)
     assert format_metrics(row) == ("EER = 50.000\nminDCF (p_target:0.01 c_miss:1 c_fa:1) = "
-                                   "0.500\n")
+                                   "0.500\nminDCF (p_target:0.05 c_miss:1 c_fa:1) = 0.500\n"
+                                   "min Cllr = 0.500\n")
+
+
+def test_log_likelihood_ratios_have_a_cllr():
+    scores = np.log([3.0, 1.0, 1 / 3, 1.0])
+    row = measure_row("mini", "qmf", TRIALS, scores, UTT2SPK, is_llr=True)
+    # Targets at 3 and 1, non-targets at 1/3 and 1: log2(4/3) and 1 for either kind.
+    assert row.cllr == pytest.approx((math.log2(4 / 3) + 1) / 2)
+    assert "\nCllr = 0.708\nmin Cllr = 0.500\n" in format_metrics(row)
 
 
 def test_skipped_trials_lower_the_coverage():

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,41 @@ def test_page_of_several_seeds_adds_their_mean():
     assert "- Seed: 1, 2, 3" in lines
     table = [line.split(" | ")[:2] for line in lines if "-ASTP" in line]
     assert [line[1] for line in table] == ["1", "2", "3", "mean of 3"] * 2 + ["1", "1"]
+
+
+def test_other_costs_have_their_own_table():
+    assert "Other costs" not in format_page([make_results()])  # results of earlier versions
+    systems = []
+    for seed, cllr in ((1, 0.25), (2, 0.5)):
+        rows = [make_row(min_dcf_05=0.125, min_cllr=0.2),
+                make_row(norm="qmf", cohort="train", cohort_size=9, top_n=5, min_dcf_05=0.1,
+                         min_cllr=0.1, cllr=cllr),
+                make_row(trials="vox1_H")]
+        systems.append(replace(make_results(seed), rows=rows))
+    lines = format_page(systems).splitlines()
+    start = lines.index("| Model | Seed | AS-Norm | QMF | List | minDCF (0.05) | Cllr | min Cllr |")
+    assert lines[start + 2:start + 8] == [
+        "| LAP-ASTP | 1 | no | no | vox1_O | 0.125 | - | 0.200 |",
+        "| LAP-ASTP | 2 | no | no | vox1_O | 0.125 | - | 0.200 |",
+        "| LAP-ASTP | mean of 2 | no | no | vox1_O | 0.125 | - | 0.200 |",
+        "| LAP-ASTP | 1 | yes | yes | vox1_O | 0.100 | 0.250 | 0.100 |",
+        "| LAP-ASTP | 2 | yes | yes | vox1_O | 0.100 | 0.500 | 0.100 |",
+        "| LAP-ASTP | mean of 2 | yes | yes | vox1_O | 0.100 | 0.375 | 0.100 |"]
+    assert lines[start + 8] == ""  # vox1_H, of which nothing else was measured, is not in it
+    assert "| LAP-ASTP | 1 | 2.35 M | no | yes | yes | 1.500 [1.200, 1.800] / 0.150 | - |" in lines
+    earlier = replace(make_results(3), rows=[make_row(norm="qmf", min_dcf_05=0.4)])
+    mean_of_three = "| LAP-ASTP | mean of 3 | yes | yes | vox1_O | 0.200 | - | - |"
+    assert mean_of_three in format_page([*systems, earlier]).splitlines()
+
+
+def test_results_of_earlier_versions_are_read(tmp_path):
+    write_results(tmp_path, make_results())
+    facts = json.loads((tmp_path / "results.json").read_text())
+    for row in facts["rows"]:
+        for name in ("min_dcf_05", "min_cllr", "cllr"):
+            assert row.pop(name) is None
+    (tmp_path / "results.json").write_text(json.dumps(facts))
+    assert read_results(tmp_path / "results.json") == make_results()
 
 
 def test_page_needs_rows():

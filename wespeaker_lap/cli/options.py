@@ -10,6 +10,7 @@ SetOption = Annotated[list[str] | None,
                       typer.Option("--set", help="override, section.key=value; repeatable")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 MissingOption = Annotated[str, typer.Option(help="trials without embeddings: error or skip")]
+CohortOption = Annotated[Path, typer.Option(help="data directory of the cohort")]
 JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
 PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
 NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, for copies; paths "

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from wespeaker_lap.cli.options import DataArg, ExpArg, MissingOption, load_experiment
+from wespeaker_lap.cli.options import (
+    CohortOption,
+    DataArg,
+    DeviceOption,
+    ExpArg,
+    MissingOption,
+    load_experiment,
+)
 from wespeaker_lap.io.commands import note_command
 
 
@@ -20,7 +27,7 @@ def score(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()
 
 
 def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
-                cohort: Annotated[Path, typer.Option(help="data directory of the cohort")],
+                cohort: CohortOption,
                 method: Annotated[str, typer.Option(help="asnorm or snorm")] = "asnorm",
                 top_n: int | None = None, missing: MissingOption = "error") -> None:
     """Normalise the scores of a trial list with a cohort of speaker means (stage 6)."""
@@ -30,6 +37,50 @@ def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Op
     row = normalise_trials(job, cohort, method, top_n or settings.score.top_n)
     note_command(exp_dir)
     _print_row(row)
+
+
+def train_calibration(
+        exp_dir: ExpArg, train_data: Annotated[Path, typer.Argument(
+            help="data directory of the speakers to learn from")],
+        feats: Annotated[Path, typer.Option(help="its feature store")], cohort: CohortOption,
+        top_n: int | None = None, num_trials: Annotated[int, typer.Option(min=2)] = 30_000,
+        crop_seconds: Annotated[list[float], typer.Option(
+            help="cut to, besides whole utterances; repeatable")] = (2.0, 4.0),
+        seed: Annotated[int, typer.Option(min=0)] = 0,
+        checkpoint: Annotated[str, typer.Option(help="stem of a file in models/")] = "avg_model",
+        device: DeviceOption = "auto") -> None:
+    """Learn to turn AS-norm scores and quality measures into log-likelihood ratios (stage 7)."""
+    from wespeaker_lap.engine import calibrate, dist
+    settings, mean_set = _scoring_settings(exp_dir)
+    job = calibrate.CalibrationJob(train_data, feats, cohort, top_n or settings.score.top_n,
+                                   mean_set, checkpoint, num_trials, tuple(crop_seconds), seed)
+    with dist.join_world(device) as world:
+        calibrate.train_calibration(exp_dir, job, world)
+
+
+def calibrate_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
+                     cohort: CohortOption, top_n: int | None = None,
+                     missing: MissingOption = "error") -> None:
+    """Calibrated log-likelihood ratios of a trial list (stage 7)."""
+    from wespeaker_lap.score.stages import calibrate_trials
+    settings, _ = load_experiment(exp_dir)
+    job = _scoring_job(exp_dir, data, trials, missing)
+    _print_row(calibrate_trials(job, cohort, top_n or settings.score.top_n))
+
+
+def fuse_scores(exp_dirs: Annotated[list[Path], typer.Argument(help="folders with scores")],
+                data: Annotated[list[Path], typer.Option(
+                    help="data directory of the trials; repeatable")],
+                train: Annotated[str, typer.Option(help="name of the list to learn from")],
+                trials: Annotated[list[str], typer.Option(
+                    help="name of a list to fuse the scores of; repeatable")],
+                out: Annotated[Path, typer.Option(help="folder of the fused system")],
+                norm: Annotated[str, typer.Option(
+                    help="which scores: none, asnorm, snorm, qmf")] = "asnorm") -> None:
+    """Join the scores of several systems into one log-likelihood ratio."""
+    from wespeaker_lap.share.fusion import fuse_systems
+    for row in fuse_systems(exp_dirs, data, train, trials, norm, out):
+        _print_row(row)
 
 
 def report(exp_dirs: Annotated[list[Path], typer.Argument(help="folders that training wrote")],
@@ -80,9 +131,14 @@ def compare(exp_dirs: Annotated[list[Path], typer.Argument(
 
 def _scoring_job(exp_dir: Path, data: Path, trials: Path, missing: str):
     from wespeaker_lap.score.stages import ScoringJob
-    settings, facts = load_experiment(exp_dir)
-    mean_set = facts["train_set"] if settings.score.subtract_mean else None
+    settings, mean_set = _scoring_settings(exp_dir)
     return ScoringJob(exp_dir, data, trials, mean_set, missing, settings.score.p_target)
+
+
+def _scoring_settings(exp_dir: Path) -> tuple:
+    """The configuration, and the set whose mean is subtracted."""
+    settings, facts = load_experiment(exp_dir)
+    return settings, facts["train_set"] if settings.score.subtract_mean else None
 
 
 def _print_row(row) -> None:
@@ -93,4 +149,5 @@ def _print_row(row) -> None:
     print(format_metrics(row), end="")
 
 
-VERBS = (score, norm_scores, report, join_reports, compare)
+VERBS = (score, norm_scores, train_calibration, calibrate_scores, fuse_scores, report,
+         join_reports, compare)

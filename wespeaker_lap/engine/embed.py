@@ -1,7 +1,7 @@
-"""Stage 4: one embedding for each whole utterance."""
+"""Stage 4: one embedding for each whole utterance; for a calibration, of parts of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,7 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
         ValueError: the store is of another identity than the training's, or lacks utterances.
     """
     exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    facts = load_facts(exp_dir)
-    check_compatible(feats, store.identity, facts["features"])
-    net = load_net(exp_dir, load_config(exp_dir / "config.yaml"), facts, weights).to(world.device)
+    net = open_net(exp_dir, store, world, weights)
     vectors = embed_store(net, store, utts, world, title=f"embed {name}")
     if not world.is_main:
         return None
@@ -55,6 +53,18 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
     return scp
 
 
+def open_net(exp_dir: Path, store: FeatureStore, world: World,
+             weights: str = checkpoint.AVERAGED) -> nn.Module:
+    """Load the network of an experiment for the features of a store, on this process's device.
+
+    Raises:
+        ValueError: the store is of another identity than the training's.
+    """
+    facts = load_facts(exp_dir)
+    check_compatible(store.directory, store.identity, facts["features"])
+    return load_net(exp_dir, load_config(exp_dir / "config.yaml"), facts, weights).to(world.device)
+
+
 def load_net(exp_dir: Path, config: Config, facts: dict, weights: str) -> nn.Module:
     """Build the network of an experiment and load weights into it, in eval mode."""
     features = facts["features"]
@@ -63,9 +73,18 @@ def load_net(exp_dir: Path, config: Config, facts: dict, weights: str) -> nn.Mod
     return net.eval()
 
 
+def check_stored_utts(store: FeatureStore, utts: Sequence[str]) -> None:
+    """Refuse a store that lacks utterances, and name them."""
+    missing = [utt for utt in utts if utt not in store]
+    if missing:
+        raise ValueError(f"{store.directory}: no features for {name_some(missing)}; run stage 2 "
+                         f"for this set")
+
+
 def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world: World,
-                title: str | None = None) -> np.ndarray:
-    """Embed utterances of a store, shared out over the processes.
+                title: str | None = None,
+                spans: Mapping[str, tuple[int, int]] | None = None) -> np.ndarray:
+    """Embed utterances of a store, or parts of them, shared out over the processes.
 
     Args:
         net: (B, T, L, D), lengths -> (B, E); put into eval mode and back as it was.
@@ -73,6 +92,7 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
         utts: n ids.
         world: this process among all.
         title: of the progress bar; none without.
+        spans: utterance -> first frame and number of frames; None for whole utterances.
 
     Returns:
         (n, E) float32 on every process, in the order of `utts`.
@@ -80,18 +100,17 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
     Raises:
         ValueError: the store lacks an utterance, or an embedding is not finite; names them.
     """
-    missing = [utt for utt in utts if utt not in store]
-    if missing:
-        raise ValueError(f"{store.directory}: no features for {name_some(missing)}; run stage 2 "
-                         f"for this set")
+    check_stored_utts(store, utts)
+    spans = spans or {utt: (0, store.num_frames(utt)) for utt in utts}
     was_training = net.training
     net.eval()
     own: dict[str, np.ndarray] = {}
     mine = sorted(set(utts))[world.rank::world.size]
     with tqdm(total=len(mine), desc=title, unit="utt", disable=None if title else True,
               position=world.rank) as progress:
-        for batch in length_batches({utt: store.num_frames(utt) for utt in mine}):
-            own.update(zip(batch, _embed_batch(net, store, batch, world.device), strict=True))
+        for batch in length_batches({utt: spans[utt][1] for utt in mine}):
+            feats = [store.read(utt, *spans[utt]) for utt in batch]
+            own.update(zip(batch, _embed_batch(net, feats, world.device), strict=True))
             progress.update(len(batch))
     net.train(was_training)
     found: dict[str, np.ndarray] = {}
@@ -117,9 +136,8 @@ def length_batches(num_frames: dict[str, int]) -> Iterator[list[str]]:
 
 
 @torch.inference_mode()
-def _embed_batch(net: nn.Module, store: FeatureStore, utts: Sequence[str],
-                 device: torch.device) -> np.ndarray:
-    feats = [torch.from_numpy(store[utt]) for utt in utts]
+def _embed_batch(net: nn.Module, feats: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
     lengths = torch.tensor([len(one) for one in feats], device=device)
-    padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)  # (B, T, L, D)
+    padded = nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in feats],
+                                       batch_first=True).to(device)  # (B, T, L, D)
     return net(padded, lengths).float().cpu().numpy()  # (B, E)

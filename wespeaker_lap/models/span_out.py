@@ -24,6 +24,7 @@ class SpanOut(nn.Module):
     Raises:
         ValueError: a probability outside [0, 1], or spans of no frame.
 
+    >>> _ = torch.manual_seed(0)
     >>> feats, lengths = SpanOut(utt_prob=1.0)(torch.zeros(2, 100, 7, 192))
     >>> 50 < int(lengths.max()) == feats.shape[1] < 100
     True

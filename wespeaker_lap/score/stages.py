@@ -1,4 +1,4 @@
-"""Stages 5 and 6: score a trial list with the embeddings of an experiment, and normalise it.
+"""Stages 5 to 7: score a trial list with the embeddings of an experiment, normalise, calibrate.
 
 Beside every score file stand its metrics, as text for people and as JSON for the report. Metrics
 are those of the scores as written, with 5 decimals, so that anyone gets them from the file.
@@ -13,10 +13,13 @@ import numpy as np
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials, read_trials
 from wespeaker_lap.io.table import name_some, write_text
-from wespeaker_lap.io.vectors import read_vectors, write_vectors
-from wespeaker_lap.score.asnorm import as_norm, s_norm, speaker_means
-from wespeaker_lap.score.cosine import cosine_scores, index_trials, subtract_mean
+from wespeaker_lap.io.vectors import write_vectors
+from wespeaker_lap.score.asnorm import as_norm, s_norm
+from wespeaker_lap.score.calibration import Calibration, load_calibration
+from wespeaker_lap.score.cosine import cosine_scores, index_trials
+from wespeaker_lap.score.embeddings import centre, read_cohort, read_set
 from wespeaker_lap.score.evaluate import ResultRow, format_metrics, measure_row
+from wespeaker_lap.score.quality import FEATURES, measure_sides, measure_trials
 from wespeaker_lap.score.scorefile import write_scores
 
 METHODS = ("asnorm", "snorm")
@@ -49,16 +52,10 @@ class ScoringJob:
         """Name of the trial list."""
         return self.trials_path.name.removesuffix(".gz").removesuffix(".kaldi")
 
-    def embeddings(self, set_name: str, name: str = "xvector") -> tuple[list[str], np.ndarray]:
-        """Ids and (n, E) embeddings of a set, or means of its speakers, the mean subtracted."""
-        utts, vectors = read_vectors(self.exp_dir / "embeddings" / set_name / f"{name}.scp")
-        if self.mean_set is None:
-            return utts, vectors
-        path = self.exp_dir / "embeddings" / self.mean_set / "mean_vec.npy"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; embed {self.mean_set} (stage 4), or "
-                                    f"set score.subtract_mean=false")
-        return utts, subtract_mean(vectors, np.load(path, allow_pickle=False))
+    def embeddings(self) -> tuple[list[str], np.ndarray]:
+        """Ids and (n, E) embeddings of the set, the mean subtracted."""
+        utts, vectors = read_set(self.exp_dir, self.data_dir.name)
+        return utts, centre(self.exp_dir, vectors, self.mean_set)
 
 
 def score_trials(job: ScoringJob) -> ResultRow:
@@ -68,7 +65,7 @@ def score_trials(job: ScoringJob) -> ResultRow:
         ValueError: unknown or missing utterances, a broken list; see the parts.
     """
     listed = read_trials(job.trials_path)
-    utts, vectors = job.embeddings(job.data_dir.name)
+    utts, vectors = job.embeddings()
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
     scores = cosine_scores(vectors, vectors, enroll_index, test_index)
     return _finish(job, job.name, "none", listed, kept, scores)
@@ -91,20 +88,11 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
     """
     if method not in METHODS:
         raise ValueError(f"unknown normalisation {method!r}; choose {' or '.join(METHODS)}")
-    cohort_data = load_data_dir(cohort_dir)
-    folder = job.exp_dir / "embeddings" / cohort_dir.name
-    speakers, means = speaker_means(*read_vectors(folder / "xvector.scp"), cohort_data.utt2spk)
-    shared = set(speakers) & set(load_data_dir(job.data_dir).speakers)
-    if shared:
-        raise ValueError(f"{cohort_dir}: speakers of the trials are in the cohort: "
-                         f"{name_some(sorted(shared))}; choose another --cohort_set")
-    if method == "asnorm" and top_n > len(speakers):
-        raise ValueError(f"score.top_n is {top_n} and the cohort {cohort_dir} has "
-                         f"{len(speakers)} speakers; lower top_n (--top_n) to at most that")
-    write_vectors(folder, speakers, means, "spk_xvector")
-    _, cohort = job.embeddings(cohort_dir.name, "spk_xvector")
+    speakers, means = _choose_cohort(job, cohort_dir, method, top_n)
+    write_vectors(job.exp_dir / "embeddings" / cohort_dir.name, speakers, means, "spk_xvector")
+    cohort = centre(job.exp_dir, means, job.mean_set)
     listed = read_trials(job.trials_path)
-    utts, vectors = job.embeddings(job.data_dir.name)
+    utts, vectors = job.embeddings()
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
     scores = cosine_scores(vectors, vectors, enroll_index, test_index)
     if method == "asnorm":
@@ -116,16 +104,107 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
                    scores, cohort=cohort_dir.name, cohort_size=len(speakers), top_n=top_n)
 
 
+def _choose_cohort(job: ScoringJob, cohort_dir: Path, method: str,
+                   top_n: int) -> tuple[list[str], np.ndarray]:
+    """Speakers and (C, E) means of a cohort; refuses one that does not fit the trials."""
+    speakers, means = read_cohort(job.exp_dir, cohort_dir)
+    shared = set(speakers) & set(load_data_dir(job.data_dir).speakers)
+    if shared:
+        raise ValueError(f"{cohort_dir}: speakers of the trials are in the cohort: "
+                         f"{name_some(sorted(shared))}; choose another --cohort_set")
+    if method == "asnorm" and top_n > len(speakers):
+        raise ValueError(f"score.top_n is {top_n} and the cohort {cohort_dir} has "
+                         f"{len(speakers)} speakers; lower top_n (--top_n) to at most that")
+    return speakers, means
+
+
+def calibration_path(exp_dir: Path, cohort_name: str, top_n: int) -> Path:
+    """Where the calibration of AS-norm scores is that were made with a cohort."""
+    return exp_dir / "calibration" / f"{cohort_name}_asnorm{top_n}.json"
+
+
+def calibrate_trials(job: ScoringJob, cohort_dir: Path, top_n: int) -> ResultRow:
+    """Log-likelihood ratios: `scores/<cohort>_asnorm<top_n>_qmf_<trials>.score` and its metrics.
+
+    Args:
+        job: what is scored; its set must have durations.
+        cohort_dir: data directory of the cohort, as in the training of the calibration.
+        top_n: highest cohort scores that count in AS-norm, as there.
+
+    Raises:
+        FileNotFoundError: the calibration was not trained yet.
+        ValueError: no durations, a calibration that is for something else, a cohort that does not
+            fit; see also the parts.
+    """
+    calibration = _read_calibration(job, cohort_dir, top_n)
+    durations = load_data_dir(job.data_dir).durations
+    if not durations:
+        raise ValueError(f"{job.data_dir}: no utt2dur; run 'wespeaker-lap audit-data "
+                         f"{job.data_dir}'")
+    speakers, means = _choose_cohort(job, cohort_dir, "asnorm", top_n)
+    cohort = centre(job.exp_dir, means, job.mean_set)
+    listed = read_trials(job.trials_path)
+    utts, raw = read_set(job.exp_dir, job.data_dir.name)
+    unknown = [utt for utt in utts if utt not in durations]
+    if unknown:
+        raise ValueError(f"{job.data_dir}/utt2dur: no duration for {name_some(unknown)}; embed the "
+                         f"set again (stage 4)")
+    enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
+    emb = centre(job.exp_dir, raw, job.mean_set)
+    scores = cosine_scores(emb, emb, enroll_index, test_index)
+    scores = as_norm(scores, emb, emb, enroll_index, test_index, cohort, top_n)
+    sides = measure_sides(raw, np.array([durations[utt] for utt in utts]))
+    llrs = calibration.apply(measure_trials(scores, sides, enroll_index, test_index))
+    return _finish(job, f"{cohort_dir.name}_asnorm{top_n}_qmf_{job.name}", "qmf", listed, kept,
+                   llrs, cohort=cohort_dir.name, cohort_size=len(speakers), top_n=top_n,
+                   is_llr=True)
+
+
+def _read_calibration(job: ScoringJob, cohort_dir: Path, top_n: int) -> Calibration:
+    """The calibration for these scores; refuses one that was trained for others."""
+    path = calibration_path(job.exp_dir, cohort_dir.name, top_n)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; run 'wespeaker-lap train-calibration' "
+                                f"(stage 7) with this cohort and top_n first")
+    calibration = load_calibration(path)
+    if tuple(calibration.weights) != FEATURES:
+        raise ValueError(f"{path}: its features are {', '.join(calibration.weights)}, want "
+                         f"{', '.join(FEATURES)}; train it again (stage 7)")
+    trained = calibration.facts
+    if trained.get("mean_set") != job.mean_set:
+        raise ValueError(f"{path}: it was trained with the mean of {trained.get('mean_set')} "
+                         f"subtracted, not of {job.mean_set}; train it again (stage 7)")
+    if trained.get("set") == job.data_dir.name:
+        raise ValueError(f"{path}: it was trained on the speakers of {job.data_dir.name}, whose "
+                         f"trials it would calibrate; train it on another set")
+    return calibration
+
+
 def _finish(job: ScoringJob, name: str, norm: str, listed: Trials, kept: np.ndarray,
-            scores: np.ndarray, **cohort: object) -> ResultRow:
-    """Write scores, metrics text and the row for the report."""
+            scores: np.ndarray, **about: object) -> ResultRow:
+    """Measure scores as they are written, and write everything about them."""
     trials, scores = listed.select(kept), scores.round(5)
     row = measure_row(job.name, norm, trials, scores, load_data_dir(job.data_dir).utt2spk, listed,
-                      job.p_target, seed=job.seed, **cohort)
-    stem = job.exp_dir / "scores" / name
-    write_scores(f"{stem}.score", trials, scores)
-    write_text(f"{stem}.metrics", format_metrics(row))
-    facts = {**asdict(row), "score_file": f"{name}.score", "mean_set": job.mean_set,
-             "data_dir": str(job.data_dir.resolve())}
-    write_text(f"{stem}.json", json.dumps(facts, indent=1) + "\n")
+                      job.p_target, seed=job.seed, **about)
+    write_scored(job.exp_dir / "scores", name, trials, scores, row, mean_set=job.mean_set,
+                 data_dir=str(job.data_dir.resolve()))
     return row
+
+
+def write_scored(directory: Path, name: str, trials: Trials, scores: np.ndarray, row: ResultRow,
+                 mean_set: str | None, **facts: object) -> None:
+    """Write `<name>.score`, and beside it the metrics as text and as JSON for the report.
+
+    Args:
+        directory: where to.
+        name: stem of the files.
+        trials: n trials.
+        scores: (n,) rounded as they are written.
+        row: what was measured of them.
+        mean_set: the set whose mean embedding was subtracted.
+        facts: more to note in the JSON.
+    """
+    write_scores(directory / f"{name}.score", trials, scores)
+    write_text(directory / f"{name}.metrics", format_metrics(row))
+    facts = {**asdict(row), "score_file": f"{name}.score", "mean_set": mean_set, **facts}
+    write_text(directory / f"{name}.json", json.dumps(facts, indent=1) + "\n")

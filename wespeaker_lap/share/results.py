@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from wespeaker_lap.io.table import write_text
-from wespeaker_lap.score.evaluate import NORMS, ResultRow
+from wespeaker_lap.score.evaluate import NORMS, SECOND_P_TARGET, ResultRow
 
 PACKAGES = ("wespeaker_lap", "torch", "torchaudio", "numpy")
 
@@ -148,6 +148,7 @@ def format_page(systems: Sequence[Results], plots: Mapping[str, str] | None = No
         "# Results\n", _format_facts(systems), _format_table(systems),
         f"A cell is the EER in % [its {levels} confidence interval, {resamples} speaker "
         f"resamples] / minDCF ({costs}, c_miss 1, c_fa 1).\n",
+        *_format_costs(systems),
         "## Trial lists\n", _format_lists(rows)]
     parts += [f"## {title}\n\n![{title}]({file})\n" for title, file in (plots or {}).items()]
     return "\n".join(parts)
@@ -181,17 +182,8 @@ def _format_table(systems: Sequence[Results]) -> str:
     has_seeds = len({results.seed for results in systems}) > 1
     heads = ["Model", "Seed", "Params", "LM", "AS-Norm", "QMF", *lists]
     lines = [heads, ["---"] * len(heads)]
-    groups: dict[tuple, list[tuple[int, dict[str, ResultRow]]]] = {}
-    for results in systems:
-        for norm in NORMS:
-            rows = {row.trials: row for row in results.rows if row.norm == norm}
-            key = (results.system, results.params, results.large_margin, norm)
-            if rows:
-                groups.setdefault(key, []).append((results.seed, rows))
-    for (system, params, large_margin, norm), runs in groups.items():
-        marks = [f"{params / 1e6:.2f} M", "yes" if large_margin else "no",
-                 {"none": "no", "snorm": "S-norm"}.get(norm, "yes"),
-                 "yes" if norm == "qmf" else "no"]
+    for (system, params, large_margin, norm), runs in _group_rows(systems).items():
+        marks = [f"{params / 1e6:.2f} M", "yes" if large_margin else "no", *_mark_norm(norm)]
         for seed, rows in runs:
             cells = [_format_cell([rows[name]] if name in rows else []) for name in lists]
             lines.append([system, str(seed), *marks, *cells])
@@ -204,6 +196,27 @@ def _format_table(systems: Sequence[Results]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _group_rows(systems: Sequence[Results]) -> dict[tuple, list[tuple[int, dict[str, ResultRow]]]]:
+    """Put the seeds of a system together.
+
+    Returns:
+        (system, params, large_margin, norm) -> the seeds, each with its rows by trial list.
+    """
+    groups: dict[tuple, list[tuple[int, dict[str, ResultRow]]]] = {}
+    for results in systems:
+        for norm in NORMS:
+            rows = {row.trials: row for row in results.rows if row.norm == norm}
+            key = (results.system, results.params, results.large_margin, norm)
+            if rows:
+                groups.setdefault(key, []).append((results.seed, rows))
+    return groups
+
+
+def _mark_norm(norm: str) -> list[str]:
+    """What stands in the columns AS-Norm and QMF."""
+    return [{"none": "no", "snorm": "S-norm"}.get(norm, "yes"), "yes" if norm == "qmf" else "no"]
+
+
 def _format_cell(rows: Sequence[ResultRow]) -> str:
     """One row with its interval; several seeds as mean and standard deviation; none as a dash."""
     if not rows:
@@ -213,6 +226,34 @@ def _format_cell(rows: Sequence[ResultRow]) -> str:
         return f"{row.eer:.3f} [{row.eer_ci[0]:.3f}, {row.eer_ci[1]:.3f}] / {row.min_dcf:.3f}"
     rates = [row.eer for row in rows]
     return f"{mean(rates):.3f} ± {stdev(rates):.3f} / {mean(row.min_dcf for row in rows):.3f}"
+
+
+def _format_costs(systems: Sequence[Results]) -> list[str]:
+    """Costs besides those of the main table, one line a list; nothing where none was measured."""
+    heads = ["Model", "Seed", "AS-Norm", "QMF", "List", f"minDCF ({SECOND_P_TARGET:g})", "Cllr",
+             "min Cllr"]
+    lines = [heads, ["---"] * len(heads)]
+    for (system, _, _, norm), runs in _group_rows(systems).items():
+        for name in dict.fromkeys(name for _, rows in runs for name in rows):
+            found = [(str(seed), [rows[name]]) for seed, rows in runs if name in rows]
+            if len(found) > 1:
+                found.append((f"mean of {len(found)}", [row for _, own in found for row in own]))
+            for seed, rows in found:
+                costs = [_mean_cost([getattr(row, cost) for row in rows])
+                         for cost in ("min_dcf_05", "cllr", "min_cllr")]
+                if set(costs) != {"-"}:
+                    lines.append([system, seed, *_mark_norm(norm), name, *costs])
+    if len(lines) == 2:
+        return []
+    return ["## Other costs\n", "".join(f"| {' | '.join(line)} |\n" for line in lines),
+            "minDCF at another prior; Cllr, in bits, of log-likelihood ratios, and after the best "
+            "calibration on the very trials.\n"]
+
+
+def _mean_cost(costs: Sequence[float | None]) -> str:
+    """Their mean; a dash where one was not measured."""
+    known = [cost for cost in costs if cost is not None]
+    return f"{mean(known):.3f}" if len(known) == len(costs) else "-"
 
 
 def _format_lists(rows: Sequence[ResultRow]) -> str:
