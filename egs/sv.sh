@@ -21,7 +21,7 @@ exp_dir=            # everything of this training; exp/<name of the configuratio
 train_set=train valid_set=valid # the second is watched while training; none where empty
 test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
 noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
-trials=             # names of trial lists; all of the test sets where empty
+trials= make_trials=true # names of lists, all of the test sets where empty; if stage 1 makes any
 nj=                 # processes for work on the CPU; one a core where empty
 nproc=              # training processes on this machine; one a GPU, or 1
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
@@ -89,7 +89,7 @@ run_stages() {
     if stage 1 "prepare the data"; then
         prepare false
         for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
-        for SET in $test_sets $valid_set; do
+        for SET in $test_sets $valid_set; do [ "$make_trials" = true ] || continue
             # Not where the recipe has brought the corpus's own lists.
             [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"

@@ -36,8 +36,7 @@ def make_data(wav_dir: Annotated[Path, typer.Option(help="folder of recordings; 
               regex: Annotated[str, typer.Option(
                   help="searched in the path below wav_dir; its group (?P<spk>...) speaks")] = "",
               csv: Annotated[Path | None, typer.Option(
-                  help="table with path, speaker and gender; but for --spk_from csv without "
-                       "path")] = None,
+                  help="table with the columns path (for --spk_from csv), speaker, gender")] = None,
               valid: Annotated[str, typer.Option(
                   help="speakers held back: a number, a share below 1, or 0")] = "0.1",
               test: Annotated[str, typer.Option(help="the same for the trials")] = "0.2",

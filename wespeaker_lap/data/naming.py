@@ -78,10 +78,16 @@ def _name_by_parent(names: Sequence[str], regex: str, rows: list["Row"], root: P
     rejects = {name: "lies in no speaker's folder" for name in names if name not in speakers}
     merged = [f"{speaker} ({name_some(sorted(own), 2)})" for speaker, own in folders.items()
               if len(own) > 1]
-    warnings = [] if not merged else [
-        f"{len(merged)} speakers have recordings in several folders, which are taken for one "
-        f"person's: {name_some(merged, 3)}. If another folder of the path is the speaker, name it, "
-        f"for instance with --spk_from regex --regex '^(?P<spk>[^/]+)/'"]
+    deep = [name for name in speakers if name.count("/") > 1]
+    advice = ("If another folder of the path is the speaker, name it, for instance with "
+              "--spk_from regex --regex '^(?P<spk>[^/]+)/'")
+    warnings = []
+    if merged:
+        warnings = [f"{len(merged)} speakers have recordings in several folders, which are taken "
+                    f"for one person's: {name_some(merged, 3)}. {advice}"]
+    elif deep:
+        warnings = [f"the innermost folder is taken for the speaker: '{deep[0]}' is of "
+                    f"'{speakers[deep[0]]}'. {advice}"]
     return Named(speakers, rejects=rejects, warnings=warnings)
 
 

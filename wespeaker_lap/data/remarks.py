@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from wespeaker_lap.data.collect import Found, short_id
+from wespeaker_lap.data.collect import CONVERT_SUFFIXES, Found, short_id
 from wespeaker_lap.data.corpus import ERROR, NOTE, WARNING, Remark, Utterance, Wishes, count_kinds
 from wespeaker_lap.data.naming import Named
 from wespeaker_lap.data.survey import Measure
@@ -51,7 +51,8 @@ def _warn_of_rejects(found: Found, named: Named, unusable: Mapping[str, str],
                      copies: Mapping[str, str]) -> list[str]:
     texts = []
     for rejects in (found.rejects, named.rejects, unusable, copies):
-        texts += [f"{count} left out: {kind}" for kind, count in count_kinds(rejects.values())]
+        texts += [f"{count} recording{'s' if count > 1 else ''} left out: {kind}"
+                  for kind, count in count_kinds(rejects.values())]
     return texts
 
 
@@ -103,6 +104,10 @@ def _note(found: Found, ids: Mapping[str, str], utts: Mapping[str, Utterance]) -
     if found.others:
         shown = ", ".join(f"{count} x {suffix}" for suffix, count in list(found.others.items())[:8])
         texts.append(f"files that are no recordings, passed over: {shown}")
+    converted = [one for one in utts.values() if one.name.lower().endswith(CONVERT_SUFFIXES)]
+    if converted:
+        texts.append(f"{_count(converted, 'recording')} converted to wav with ffmpeg, whose own "
+                     f"sample rate is not listed")
     many = [utt for utt, one in utts.items() if one.measure.num_channels > 1]
     if many:
         texts.append(f"{_count(many, 'recording')} of several channels, averaged to one")

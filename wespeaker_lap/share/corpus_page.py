@@ -149,7 +149,8 @@ def format_html(corpus: Corpus, tables: Sequence[Table], plots: dict[str, str]) 
                       f'<img alt="{html.escape(name)}" src="{address}"></figure>\n'
                       for name, address in plots.items())
     counts = Counter(remark.level for remark in corpus.remarks)
-    told = ", ".join(f"{counts[level]} {level}s" for level in LEVELS)
+    told = ", ".join(f"{counts[level]} {level}{'s' if counts[level] != 1 else ''}"
+                     for level in LEVELS)
     short = "".join(_to_html(table) for table in tables if not table.is_long)
     long = "".join(_to_html(table) for table in tables if table.is_long)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'

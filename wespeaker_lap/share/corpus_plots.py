@@ -2,12 +2,14 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wespeaker_lap.data.corpus import Corpus
 
@@ -33,7 +35,7 @@ def plot_corpus(corpus: Corpus) -> dict[str, str]:
     silence = {name: [100 * one.measure.silence for one in own] for name, own in groups.items()}
     return {
         "Durations": _histogram(seconds, "Seconds", "Utterances"),
-        "Utterances per speaker": _histogram(counts, "Utterances", "Speakers"),
+        "Utterances per speaker": _histogram(counts, "Utterances", "Speakers", are_counts=True),
         "Minutes per speaker": _histogram(minutes, "Minutes", "Speakers"),
         "Silence": _histogram(silence, "Frames 40 dB below the loudest (%)", "Utterances")}
 
@@ -47,20 +49,24 @@ def _sum_by_speaker(utts: Sequence) -> list[tuple[int, float]]:
     return list(sums.values())
 
 
-def _histogram(groups: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> str:
+def _histogram(groups: Mapping[str, Sequence[float]], xlabel: str, ylabel: str,
+               are_counts: bool = False) -> str:
     """Stack the sets' histograms, so that the height is that of the corpus."""
     figure = Figure(figsize=(5.4, 3.2), layout="constrained")
     axes: Axes = figure.add_subplot()
     values = np.concatenate([np.asarray(own, dtype=float) for own in groups.values()])
     # A few very long recordings must not press all others into one bar.
     top = min(values.max(), np.percentile(values, 99) * 1.5) or 1.0
-    low = min(values.min(), top)
-    bins = np.linspace(low if low > 0.5 * top else 0.0, top * (1 + 1e-9) + 1e-9, NUM_BINS + 1)
+    bins = np.linspace(0, np.nextafter(top, np.inf), NUM_BINS + 1)
+    if are_counts:
+        step = max(1, math.ceil(top / NUM_BINS))
+        bins = np.arange(0, top + 1 + step, step) - 0.5
     axes.hist([np.minimum(own, top) for own in groups.values()], bins, stacked=True,
               label=[f"{name} ({len(own):,})" for name, own in groups.items()],
               color=[COLORS[name] for name in groups])
     axes.set_xlabel(f"{xlabel} (the last bar: and more)" if top < values.max() else xlabel)
     axes.set_ylabel(ylabel)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return _to_address(figure)
