@@ -21,7 +21,7 @@ exp_dir=            # everything of this training; exp/<name of the configuratio
 train_set=train valid_set=valid # the second is watched while training; none where empty
 test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
 noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
-trials= make_trials=true # names of lists, all of the test sets where empty; if stage 1 makes any
+make_trials=true trials= # whether stage 1 makes lists; names of those to score, all where empty
 nj=                 # processes for work on the CPU; one a core where empty
 nproc=              # training processes on this machine; one a GPU, or 1
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
@@ -82,8 +82,8 @@ run_stages() {
     ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
-    [ "$dry_run" = false ] || "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" \
-        --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
+    [ "$dry_run" = false ] || dry_run=false lap plan "${ALL[@]/#/$data/}" --device "$device" \
+        --nproc "$nproc" --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
 
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
