@@ -67,7 +67,7 @@ def measure_recording(path: str, sample_rate: int, min_seconds: float) -> Measur
     found = judge_samples(samples, info, sample_rate, min_seconds)
     if found.reason:
         return Measure(0.0, found.reason, info.sample_rate, info.num_channels)
-    pcm = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
     return Measure(found.seconds, "", info.sample_rate, info.num_channels,
                    silence_share(samples, sample_rate), clipping_share(native),
                    hashlib.sha256(pcm.tobytes()).hexdigest()[:32])
