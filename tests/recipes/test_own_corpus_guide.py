@@ -39,7 +39,7 @@ def read_commands(corpus: Path) -> str:
     """The page's fenced commands, with the folder and two recordings put in."""
     text = GUIDE.read_text(encoding="utf-8")
     script = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-    recordings = [f"'{corpus}/voice 3/take {take}.flac'" for take in (0, 1)]
+    recordings = [f'"{corpus}/voice 3/take {take}.flac"' for take in (0, 1)]
     # The folder may have blanks, which is why what is typed here has to be quoted.
     script = re.sub(r"\bDIR(/\S+)?", lambda found: f'"{corpus}{found[1] or ""}"', script)
     return script.replace("OTHER_RECORDING", recordings[1]).replace("RECORDING", recordings[0])
