@@ -91,7 +91,7 @@ def describe_plan(config: Config, data_dirs: Sequence[Path], training: Sequence[
     free = shutil.disk_usage(".").free
     need = sum(plan.size for plan in plans) * MARGIN
     if need > free:
-        lines.append(f"missing: {(need - free) / 1e9:.0f} GB of disk; make room, name another "
+        lines.append(f"missing: {(need - free) / 1e9:.1f} GB of disk; make room, name another "
                      f"--feats_dir, or choose from the table above")
     return [*lines, f"disk free here: {free / 1e9:.0f} GB"]
 
