@@ -69,27 +69,30 @@ def describe_plan(config: Config, data_dirs: Sequence[Path], training: Sequence[
         frontend = build.build_frontend(config.frontend, config.features)
     except (FileNotFoundError, ValueError, OSError) as error:
         return [*lines, f"missing: encoder: {error}"]
+    return [*lines, *_describe_run(config, frontend, data_dirs, training, device, num_processes)]
+
+
+def _describe_run(config: Config, frontend: FrozenSSL | Selection, data_dirs: Sequence[Path],
+                  training: Sequence[Path], device: str, num_processes: int) -> list[str]:
+    """All lines that need the encoder."""
+    lines = []
     try:
         chosen = choose_device(device)
     except ValueError as error:
-        lines.append(f"missing: {error}")
-        chosen = torch.device("cpu")
+        lines, chosen = [f"missing: {error}"], torch.device("cpu")
+    sharing = num_processes if chosen.type == "cuda" else 1
     plans = [plan_set(config, frontend, path, path in training) for path in data_dirs]
-    audited = [plan.data for plan in plans if plan.data]
-    encoder, told = _time_encoder(config, frontend.to(chosen), audited, chosen)
-    speed = encoder.speed * (num_processes if chosen.type == "cuda" else 1)
-    kind = "CPU" if chosen.type == "cpu" else chosen.type.upper()
+    encoder, told = _time_encoder(config, frontend.to(chosen),
+                                  [plan.data for plan in plans if plan.data], chosen)
     lines += [*told, f"encoder: {frontend.name}, {frontend.num_layers} states of {frontend.dim}; "
-              f"one {kind} process does {encoder.speed:.0f} s of audio a second (timed on "
-              f"{encoder.timed_on})", _describe_features(config.features, frontend)]
-    lines += [_describe_set(plan, speed) for plan in plans]
+              f"one {chosen.type.upper()} process does {encoder.speed:.0f} s of audio a second "
+              f"(timed on {encoder.timed_on})", _describe_features(config.features, frontend)]
+    lines += [_describe_set(plan, encoder.speed * sharing) for plan in plans]
     lines += _describe_disk(config.features, frontend, plans)
-    for path in training:
-        plan = next(plan for plan in plans if plan.path == path)
-        if plan.data:
-            lines += _describe_training(config, frontend, plan.data, chosen, num_processes)
-    free = shutil.disk_usage(".").free
-    need = sum(plan.size for plan in plans) * MARGIN
+    for plan in plans:
+        if plan.data and plan.path in training:
+            lines += _describe_training(config, frontend, plan.data, chosen, sharing)
+    free, need = shutil.disk_usage(".").free, sum(plan.size for plan in plans) * MARGIN
     if need > free:
         lines.append(f"missing: {(need - free) / 1e9:.1f} GB of disk; make room, name another "
                      f"--feats_dir, or choose from the table above")
@@ -184,12 +187,11 @@ def _describe_disk(features: Features, frontend: FrozenSSL | Selection,
 
 
 def _describe_training(config: Config, frontend: FrozenSSL | Selection, data: DataDir,
-                       device: torch.device, num_processes: int) -> list[str]:
+                       device: torch.device, sharing: int) -> list[str]:
     """The time of training, and a cohort that is too small for AS-norm."""
     copies = build.build_copies(config.features, is_training=True)
     num_speakers = len(list_speakers(data.utt2spk, copies))
-    speed = timing.time_training(config, frontend, num_speakers, device)
-    speed *= num_processes if device.type == "cuda" else 1
+    speed = timing.time_training(config, frontend, num_speakers, device) * sharing
     total = config.train.epochs * len(data.wavs) / speed
     lines = [f"training: {config.train.epochs} epochs of {len(data.wavs):,} utterances of "
              f"{num_speakers:,} speakers, {speed:.0f} crops a second: about "
