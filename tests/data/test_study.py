@@ -148,6 +148,7 @@ def test_what_cannot_be_used(make, tmp_path, voices):
     write_wav(voices / "s 1" / "silent.wav", np.zeros(8000))
     speak(voices / "short.wav", 1, 0.01)
     speak(voices / "alone.wav", 1)
+    speak(voices / "s 1" / "two\n\tlines.wav", 1)
     assert_refused(make(), "2 of 32 recordings cannot be used, more than 5%", "rejects.tsv",
                    "--max_reject_share")
     done = make("--max_reject_share", "0.1")
@@ -155,7 +156,9 @@ def test_what_cannot_be_used(make, tmp_path, voices):
     found = rejects(tmp_path)
     assert {utt: reason.split(" (")[0] for utt, (_, reason) in found.items()} == {
         "s_1-broken": "not readable as audio", "s_1-silent": "silent",
-        "short": "lies in no speaker's folder", "alone": "lies in no speaker's folder"}
+        "short": "lies in no speaker's folder", "alone": "lies in no speaker's folder",
+        "-": "a line break in the file name; rename it"}
+    assert found["-"][0] == r"two\n\tlines.wav"
     assert "warning: 2 recordings left out: lies in no speaker's folder" in done.log
 
 

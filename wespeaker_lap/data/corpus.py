@@ -103,6 +103,10 @@ class Corpus:
         return {utt: one for utt, one in self.utts.items() if one.speaker in speakers}
 
 
+# What would end a field or a line of rejects.tsv, which names files that no other table can.
+ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
 def count_kinds(reasons: Iterable[str]) -> list[tuple[str, int]]:
     """Count reasons by what stands before their details, the most frequent first.
 
@@ -116,7 +120,8 @@ def write_rejects(corpus: Corpus) -> None:
     """Write `rejects.tsv`: utterance id or `-`, file, reason; removed where there is none."""
     path = corpus.wishes.out / "rejects.tsv"
     if corpus.rejects:
-        write_text(path, "".join("\t".join(fields) + "\n" for fields in corpus.rejects))
+        write_text(path, "".join("\t".join(field.translate(ESCAPES) for field in fields) + "\n"
+                                 for fields in corpus.rejects))
     else:
         path.unlink(missing_ok=True)
 
