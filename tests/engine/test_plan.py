@@ -1,6 +1,7 @@
 """What a run will need: sizes and times by hand, and what is not there yet."""
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +140,17 @@ def test_hours_of_training(folders):
     line, = (line for line in lines if line.startswith("training: "))
     assert "600000 epochs of 2 utterances of 2 speakers, 50 crops a second: about 6.7 h" in line
     assert not any(line.startswith("training: ") for line in plan.describe_plan(config, folders))
+
+
+def test_all_sets_together(folders):
+    """The hour twice, once with a copy at twice the speed: 2.5 h, at 90 s a second."""
+    second = folders[0].parent / "second"
+    shutil.copytree(folders[0], second)
+    config = load_config(overrides=["features.copies=[clean, speed2]"])
+    lines = plan.describe_plan(config, [*folders, second], [second])
+    line, = (line for line in lines if line.startswith("stage 2 in all: "))
+    frames = 2 * (149_999 + 29_999) + 74_999 + 14_999
+    assert line == f"stage 2 in all: {frames * 7 * 192 * 2 / 1e9:.2f} GB, about {150 / 90:.1f} min"
 
 
 def test_what_is_missing(folders, monkeypatch):

@@ -88,13 +88,18 @@ def _describe_run(config: Config, frontend: FrozenSSL | Selection, data_dirs: Se
               f"one {chosen.type.upper()} process does {encoder.speed:.0f} s of audio a second "
               f"(timed on {encoder.timed_on})", _describe_features(config.features, frontend)]
     lines += [_describe_set(plan, encoder.speed * sharing) for plan in plans]
+    need = sum(plan.size for plan in plans)
+    total = sum(plan.seconds for plan in plans) / (encoder.speed * sharing)
+    lines.append(f"stage 2 in all: {need / 1e9:.2f} GB, about {_format_time(total)}"
+                 f"{'' if sharing == 1 else f' on {sharing} GPUs'}")
     lines += _describe_disk(config.features, frontend, plans)
     for plan in plans:
         if plan.data and plan.path in training:
             lines += _describe_training(config, frontend, plan.data, chosen, sharing)
-    free, need = shutil.disk_usage(".").free, sum(plan.size for plan in plans) * MARGIN
-    if need > free:
-        lines.append(f"missing: {(need - free) / 1e9:.1f} GB of disk; make room, name another "
+    free = shutil.disk_usage(".").free
+    lacking = need * MARGIN - free
+    if lacking > 0:
+        lines.append(f"missing: {lacking / 1e9:.1f} GB of disk; make room, name another "
                      f"--feats_dir, or choose from the table above")
     return [*lines, f"disk free here: {free / 1e9:.0f} GB"]
 
