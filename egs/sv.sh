@@ -20,7 +20,7 @@ train_set=train valid_set=valid # the second is watched while training; none whe
 test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
 calib_set=          # whose speakers the calibration learns from; the cohort's where empty
 noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
-trials=             # names of trial lists; all of the test sets where empty
+make_trials=true trials= # whether stage 1 makes lists; names of those to score, all where empty
 nj='' nproc=        # processes for work on the CPU, else one a core; for training, else one a GPU
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
@@ -76,14 +76,14 @@ run_stages() {
     ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
-    [ "$dry_run" = false ] || "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" \
-        --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
+    [ "$dry_run" = false ] || dry_run=false lap plan "${ALL[@]/#/$data/}" --device "$device" \
+        --nproc "$nproc" --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
 
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
         prepare false
         for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
-        for SET in $test_sets $valid_set; do
+        for SET in $test_sets $valid_set; do [ "$make_trials" = true ] || continue
             # Not where the recipe has brought the corpus's own lists.
             [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"

@@ -30,12 +30,14 @@ def show_config(config: ConfigOption = None, overrides: SetOption = None,
 
 def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None,
          training: Annotated[list[Path] | None, typer.Option(
-             help="one of the sets that is trained on; repeatable")] = None) -> None:
-    """Say what features of some sets will take on disk, and whether the encoder is in reach."""
+             help="one of the sets that is trained on; repeatable")] = None,
+         device: DeviceOption = "cpu",
+         nproc: Annotated[int, typer.Option(help="GPUs that share the work")] = 1) -> None:
+    """Say what disk and time some sets take, from a short trial, and what is missing for it."""
     from wespeaker_lap.config import load_config
     from wespeaker_lap.engine.plan import describe_plan
-    print(*describe_plan(load_config(config, overrides or ()), data, training or ()),
-          sep="\n")
+    settings = load_config(config, overrides or ())
+    print(*describe_plan(settings, data, training or (), device, nproc), sep="\n")
 
 
 def extract_feats(data: DataArg, out: Annotated[Path, typer.Option(help="feature store")],

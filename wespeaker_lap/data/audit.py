@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
 from wespeaker_lap.data.pool import open_pool
-from wespeaker_lap.io.audio import AudioError, read_audio, read_info
+from wespeaker_lap.io.audio import AudioError, AudioInfo, read_audio, read_info
 from wespeaker_lap.io.table import invert, name_some, read_lines, write_table, write_text
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it a recording holds nothing but rounding noise
@@ -60,6 +60,18 @@ def inspect_recording(path: str, sample_rate: int, min_seconds: float) -> Findin
         samples = read_audio(path, sample_rate)
     except AudioError as error:
         return Finding(reason=str(error).removeprefix(f"{path}: "))
+    return judge_samples(samples, info, sample_rate, min_seconds)
+
+
+def judge_samples(samples: np.ndarray, info: AudioInfo, sample_rate: int,
+                  min_seconds: float) -> Finding:
+    """Judge a decoded recording.
+
+    Args:
+        samples: (S,) at `sample_rate`.
+        info: of the file they come from.
+        sample_rate, min_seconds: as `inspect_recording`.
+    """
     seconds = len(samples) / sample_rate
     if seconds < min_seconds:
         return Finding(reason=f"too short ({seconds:.3f} s, want at least {min_seconds} s)")
