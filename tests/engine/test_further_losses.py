@@ -1,5 +1,7 @@
 """Trainings with more than one loss: what is minimised, and that it goes on as it stopped."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from trainings import load_last, read_steps, strip_times, weights_of
 
 from wespeaker_lap.data.balanced import BalancedBatchSampler
+from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
 from wespeaker_lap.engine.objective import PARTS, Objective
 from wespeaker_lap.losses.contrastive import MultiScaleContrastive
 from wespeaker_lap.losses.margin import AAMSoftmax
@@ -126,3 +129,11 @@ def test_other_classifiers_train(corpus, tmp_path, loss):
     corpus.train(tmp_path / "exp", f"loss={loss}", "train.epochs=1")
     margins = [record["margin"] for record in read_steps(tmp_path / "exp")]
     assert (max(margins) > 0) == ("margin" in loss)
+
+
+def test_a_smaller_set_is_refused_with_balanced_batches_too(corpus, contrast_training, tmp_path):
+    shutil.copytree(contrast_training, tmp_path / "exp")
+    write_data_dir(tmp_path / "fewer", dict(list(corpus.data.wavs.items())[:-1]),
+                   dict(list(corpus.data.utt2spk.items())[:-1]))
+    with pytest.raises(ValueError, match="trained on 48 utterances, the set has 47 now"):
+        corpus.train(tmp_path / "exp", *CONTRAST, data=load_data_dir(tmp_path / "fewer"))

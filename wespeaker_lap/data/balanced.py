@@ -58,7 +58,8 @@ class BalancedBatchSampler(Sampler):
         if len(self.sizes) < num_speakers:
             raise ValueError(f"want batches of {num_speakers} speakers, but the training set has "
                              f"{len(self.sizes)}; take fewer speakers and more utterances of each")
-        self.num_speakers, self.num_utts, self.seed = num_speakers, num_utts, seed
+        self.num_speakers, self.utts_per_speaker, self.seed = num_speakers, num_utts, seed
+        self.num_utts = len(labels)  # of the set, as in `ShuffledBatches`
         self.batch_size = num_speakers * num_utts
         self.rank, self.world_size = rank, world_size
         self.rounds = -(-self.sizes // num_utts)  # batches that a speaker fills
@@ -87,7 +88,8 @@ class BalancedBatchSampler(Sampler):
         for step in range(num_batches):
             chosen = _draw_speakers(left, num_batches - step, self.num_speakers, rng)
             own = chosen[self.rank * part:(self.rank + 1) * part, None]  # (P / W, 1)
-            turns = (total - left)[own] * self.num_utts + np.arange(self.num_utts)  # (P / W, K)
+            turns = (total - left)[own] * self.utts_per_speaker
+            turns = turns + np.arange(self.utts_per_speaker)  # (P / W, K)
             left[chosen] -= 1
             if step < self.first_step:
                 continue
