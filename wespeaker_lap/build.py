@@ -74,6 +74,23 @@ def build_copies(config: cfg.Features, is_training: bool) -> tuple[Copy, ...]:
     return parse_copies(config.copies) if is_training else (CLEAN,)
 
 
+def build_shares(config: cfg.Data) -> dict[Copy, float]:
+    """How crops of waveforms are augmented: copy -> probability, the clean one among them."""
+    augment = config.augment
+    if augment is None:
+        return {CLEAN: 1.0}
+    weights = {Copy(kind): getattr(augment, kind) for kind in ("noise", "reverb", "babble")}
+    shares = {CLEAN: 1.0 - augment.prob}
+    shares |= {copy: augment.prob * weight / sum(weights.values())
+               for copy, weight in weights.items()}
+    return {copy: share for copy, share in shares.items() if share}
+
+
+def build_speeds(config: cfg.Data) -> tuple[Copy, ...]:
+    """The copies at another speed."""
+    return tuple(Copy("speed", factor) for factor in config.speeds if factor != 1)
+
+
 def choose_precision_name(config: cfg.Config) -> str:
     """The precision of stage 2; filter banks are always computed in float32."""
     is_fbank = isinstance(config.frontend, cfg.FbankFrontend)

@@ -12,7 +12,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 MissingOption = Annotated[str, typer.Option(help="trials without embeddings: error or skip")]
 JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
 PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
-NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, for copies; paths "
+NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, to augment with; paths "
                                                        "relative to its folder")]
 RirOption = Annotated[Path | None, typer.Option(help="the same of impulse responses")]
 BabbleOption = Annotated[Path | None, typer.Option(help="the same of speech; else the set itself")]

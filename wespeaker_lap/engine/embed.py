@@ -5,14 +5,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, load_config
+from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.embed_waves import embed_waves
+from wespeaker_lap.engine.forward import embed_batch, evaluating, gather_vectors
+from wespeaker_lap.engine.frontend import load_frontend
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
@@ -22,13 +25,13 @@ from wespeaker_lap.io.vectors import write_vectors
 BATCH_FRAMES = 4000  # in one forward pass, padding included: 80 s of speech at 50 frames/s
 
 
-def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name: str,
+def embed_set(exp_dir: str | Path, examples: str | Path | DataDir, utts: Sequence[str], name: str,
               world: World, weights: str = checkpoint.AVERAGED) -> Path | None:
     """Embed a set and write `embeddings/<name>/xvector.{ark,scp}` and `mean_vec.npy`.
 
     Args:
         exp_dir: of the training.
-        feats: the set's feature store.
+        examples: the set's feature store; or the set, whose features are computed on the way.
         utts: which utterances.
         name: of the set.
         world: this process among all.
@@ -38,13 +41,21 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
         The scp, on the main process; None on the others.
 
     Raises:
-        ValueError: the store is of another identity than the training's, or lacks utterances.
+        ValueError: the features are of another identity than the training's, or utterances are
+            missing.
     """
-    exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    facts = load_facts(exp_dir)
-    check_compatible(feats, store.identity, facts["features"])
-    net = load_net(exp_dir, load_config(exp_dir / "config.yaml"), facts, weights).to(world.device)
-    vectors = embed_store(net, store, utts, world, title=f"embed {name}")
+    exp_dir, title = Path(exp_dir), f"embed {name}"
+    facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
+    if isinstance(examples, DataDir):
+        frontend = load_frontend(exp_dir, config, facts).to(world.device)
+        net = load_net(exp_dir, config, facts, weights).to(world.device)
+        vectors = embed_waves(net, frontend, examples, utts, world, facts["features"]["codec"],
+                              title)
+    else:
+        store = FeatureStore(examples)
+        check_compatible(examples, store.identity, facts["features"])
+        net = load_net(exp_dir, config, facts, weights).to(world.device)
+        vectors = embed_store(net, store, utts, world, title)
     if not world.is_main:
         return None
     directory = exp_dir / "embeddings" / name
@@ -84,24 +95,15 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
     if missing:
         raise ValueError(f"{store.directory}: no features for {name_some(missing)}; run stage 2 "
                          f"for this set")
-    was_training = net.training
-    net.eval()
     own: dict[str, np.ndarray] = {}
     mine = sorted(set(utts))[world.rank::world.size]
-    with tqdm(total=len(mine), desc=title, unit="utt", disable=None if title else True,
-              position=world.rank) as progress:
+    with evaluating(net), tqdm(total=len(mine), desc=title, unit="utt",
+                               disable=None if title else True, position=world.rank) as progress:
         for batch in length_batches({utt: store.num_frames(utt) for utt in mine}):
-            own.update(zip(batch, _embed_batch(net, store, batch, world.device), strict=True))
+            rows = embed_batch(net, [store[utt] for utt in batch], world.device)
+            own.update(zip(batch, rows, strict=True))
             progress.update(len(batch))
-    net.train(was_training)
-    found: dict[str, np.ndarray] = {}
-    for part in world.gather(own):
-        found.update(part)
-    vectors = np.stack([found[utt] for utt in utts])
-    broken = [utt for utt, row in zip(utts, vectors, strict=True) if not np.isfinite(row).all()]
-    if broken:
-        raise ValueError(f"embeddings that are not finite numbers: {name_some(broken)}")
-    return vectors
+    return gather_vectors(own, utts, world)
 
 
 def length_batches(num_frames: dict[str, int]) -> Iterator[list[str]]:
@@ -114,12 +116,3 @@ def length_batches(num_frames: dict[str, int]) -> Iterator[list[str]]:
         batch.append(utt)
     if batch:
         yield batch
-
-
-@torch.inference_mode()
-def _embed_batch(net: nn.Module, store: FeatureStore, utts: Sequence[str],
-                 device: torch.device) -> np.ndarray:
-    feats = [torch.from_numpy(store[utt]) for utt in utts]
-    lengths = torch.tensor([len(one) for one in feats], device=device)
-    padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)  # (B, T, L, D)
-    return net(padded, lengths).float().cpu().numpy()  # (B, E)

@@ -13,7 +13,7 @@ from wespeaker_lap.engine.objective import PARTS
 from wespeaker_lap.engine.records import Records
 
 if TYPE_CHECKING:
-    from wespeaker_lap.engine.train import Run
+    from wespeaker_lap.engine.run import Run
 
 WAIT_ADVICE = 0.2  # share of the time spent waiting for data from which on it is worth a word
 

@@ -13,7 +13,7 @@ from wespeaker_lap.io.identity import compare_identity
 from wespeaker_lap.io.table import read_lines
 
 if TYPE_CHECKING:
-    from wespeaker_lap.engine.train import Run
+    from wespeaker_lap.engine.run import Run
 
 # What may change between two starts of one training without changing its result.
 FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs"}
@@ -66,7 +66,7 @@ def save(run: Run) -> None:
     checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
         "step": run.step,
         "num_utts": run.sampler.num_utts,
-        "net": run.objective.net.state_dict(),
+        "net": run.net.state_dict(),
         "head": run.objective.head.state_dict(),
         "contrastive": contrastive.state_dict() if contrastive else {},
         "optimizer": run.optimizer.state_dict(),
@@ -78,8 +78,7 @@ def save_epoch(run: Run, epoch: int) -> None:
     """Write the weights after an epoch, remove those that are too old, save the state."""
     if not run.world.is_main:
         return
-    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.objective.net,
-                            run.objective.head)
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net, run.objective.head)
     save(run)
     for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
         path.unlink()
@@ -107,7 +106,7 @@ def _load(run: Run, path: Path) -> None:
     if state["num_utts"] != run.sampler.num_utts:
         raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
                          f"{run.sampler.num_utts} now; choose another --exp_dir")
-    run.objective.net.load_state_dict(state["net"])
+    run.net.load_state_dict(state["net"])
     run.objective.head.load_state_dict(state["head"])
     if run.objective.contrastive:
         run.objective.contrastive.load_state_dict(state["contrastive"])

@@ -1,114 +1,73 @@
-"""Stage 3: train a speaker network on stored features, on one process or many."""
+"""Stage 3: train a speaker network on features or waveforms, on one process or many."""
 
 import logging
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
 from wespeaker_lap.config.losses import Loss
-from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.batch import Batch
+from wespeaker_lap.data.copy_sources import CopySources
 from wespeaker_lap.data.datadir import DataDir
-from wespeaker_lap.data.dequantize import Dequantize
-from wespeaker_lap.data.loader import BatchLoader
-from wespeaker_lap.data.sampler import ShuffledBatches
-from wespeaker_lap.data.source import FeatureSource
-from wespeaker_lap.data.trials import Trials
 from wespeaker_lap.engine import resume
-from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
-from wespeaker_lap.engine.embed import embed_store
+from wespeaker_lap.engine.dist import World
 from wespeaker_lap.engine.journal import Journal
-from wespeaker_lap.engine.loading import choose_examples, make_loader
-from wespeaker_lap.engine.objective import Objective
+from wespeaker_lap.engine.material import gather_material
+from wespeaker_lap.engine.run import Run, set_up
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
-from wespeaker_lap.engine.teacher import Teacher
+from wespeaker_lap.engine.validation import Validation, check_validation, validate
 from wespeaker_lap.io.facts import save_facts
-from wespeaker_lap.io.feats import FeatureStore
-from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, write_text
-from wespeaker_lap.score.cosine import cosine_scores, index_trials
-from wespeaker_lap.score.metrics import eer
+
+NO_TABLES = CopySources()
 
 
-@dataclass(frozen=True)
-class Validation:
-    """A small trial list to watch: features, the utterances of its trials, the trials."""
-
-    store: FeatureStore
-    trials: Trials
-
-
-@dataclass
-class Run:
-    """Everything a training consists of; `step` counts the finished batches of all epochs."""
-
-    config: Config
-    world: World
-    exp_dir: Path
-    objective: Objective
-    model: nn.Module  # the objective, under DDP where there are several processes
-    to_floats: nn.Module  # of a batch's features, where they come as they are stored
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    sampler: ShuffledBatches | BalancedBatchSampler
-    loader: BatchLoader
-    validation: Validation | None
-    step: int = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Batches in the whole training."""
-        return self.config.train.epochs * self.sampler.steps_per_epoch
-
-
-def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path, world: World,
-          validation: Validation | None = None) -> None:
+def train(config: Config, data: DataDir, feats: str | Path | None, exp_dir: str | Path,
+          world: World, validation: Validation | None = None,
+          tables: CopySources = NO_TABLES) -> None:
     """Train, or go on with the training in `exp_dir`.
 
     Args:
         config: everything but the facts of the data.
         data: the training set.
-        feats: its feature store.
+        feats: its feature store; None where it is trained on waveforms.
         exp_dir: where config, log, metrics and models go.
         world: this process among all.
         validation: trials whose EER is measured after every epoch.
+        tables: recordings that waveforms are augmented with.
 
     Raises:
         ValueError: the folder holds another training, features do not fit, a loss that is not
             finite (with the utterances of the batch).
         KeyboardInterrupt: asked to stop; the state was saved.
     """
-    exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    source = choose_examples(config, data, store)
+    exp_dir, material = Path(exp_dir), gather_material(config, data, feats, tables)
     if validation:
-        check_compatible(validation.store.directory, validation.store.identity, store.identity)
-        index_trials(validation.trials, list(validation.store))  # a missing one ends it here
+        check_validation(validation, material)
     stop = StopRequest()
-    run = _set_up(config, source, data.path.name, exp_dir, world, validation)
+    run = set_up(config, material, data.path.name, exp_dir, world, validation)
+    speakers, num_params = material.source.speakers, build.count_params(run.net)
     # Reads only, so that all processes refuse together; written is when all have read.
-    resume.check_same_training(exp_dir, config, source.speakers, store.identity)
+    resume.check_same_training(exp_dir, config, speakers, material.identity)
     world.barrier()
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-        save_facts(exp_dir, store.identity, source.speakers, data.path.name,
-                   build.count_params(run.objective.net))
+        save_facts(exp_dir, material.identity, speakers, data.path.name, num_params)
     world.barrier()
     resume.restore(run)
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
     with stop, Journal(exp_dir, world.is_main, run.step) as journal:
-        journal.describe(run, world, build.count_params(run.objective.net), len(source.speakers))
+        journal.describe(run, world, num_params, len(speakers))
         _train_epochs(run, journal, stop)
 
 
@@ -140,7 +99,7 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
             if stops:
                 _stop(run)
             asked = time.perf_counter()
-        journal.log_epoch(epoch + 1, run.step, _validate(run), world.gather(journal.reading()))
+        journal.log_epoch(epoch + 1, run.step, validate(run), world.gather(journal.reading()))
         resume.save_epoch(run, epoch + 1)
         if stops and run.step < run.total_steps:
             _stop(run)
@@ -198,47 +157,3 @@ def _blame(run: Run, batch: Batch) -> str:
              "all its features are finite; lower train.lr. Its utterances: "
              + " ".join(utt for utt, _ in checked))
     return f"the loss is not finite at step {run.step}: {cause}"
-
-
-def _validate(run: Run) -> float | None:
-    """EER in percent on the validation trials, raw cosine."""
-    if run.validation is None:
-        return None
-    trials = run.validation.trials
-    utts = sorted({*trials.enroll, *trials.test})
-    vectors = embed_store(run.objective.net, run.validation.store, utts, run.world)
-    enroll_index, test_index, _ = index_trials(trials, utts)
-    return 100 * eer(cosine_scores(vectors, vectors, enroll_index, test_index), trials.labels)
-
-
-def _build_objective(config: Config, source: FeatureSource, train_set: str,
-                     precision: torch.dtype | None) -> Objective:
-    net = build.build_net(config.model, source.store.num_layers, source.store.dim)
-    head = build.build_head(config.loss, config.model.embed_dim, len(source.speakers))
-    contrastive, weight, teacher = None, 0.0, None
-    if config.contrastive:
-        contrastive = build.build_contrastive(config.contrastive, net)
-        weight = config.contrastive.weight
-    if config.distill:
-        teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers)
-        teacher.check(config.model.embed_dim)
-    return Objective(net, head, precision, contrastive, weight, teacher)
-
-
-def _set_up(config: Config, source: FeatureSource, train_set: str, exp_dir: Path, world: World,
-            validation: Validation | None) -> Run:
-    torch.manual_seed(config.seed)  # the same initial weights on every process
-    precision = choose_precision(config.train.precision, world.device)
-    objective = _build_objective(config, source, train_set, precision)
-    objective = synchronise_batch_norm(objective, world).to(world.device)
-    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad],
-                                 lr=config.train.lr, weight_decay=config.train.weight_decay)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    sampler, loader = make_loader(config, source, world)
-    to_floats, model = nn.Identity(), objective
-    if source.as_stored:
-        to_floats = Dequantize(source.store.codec, source.crop_shape).to(world.device)
-    if world.size > 1:
-        model = DistributedDataParallel(objective, broadcast_buffers=False)
-    return Run(config, world, exp_dir, objective, model, to_floats, optimizer, scaler, sampler,
-               loader, validation)

@@ -7,17 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.engine.checkpoint import AVERAGED
 from wespeaker_lap.engine.dist import choose_device
 from wespeaker_lap.engine.embed import load_net
-from wespeaker_lap.frontends.selection import select_stored
+from wespeaker_lap.engine.frontend import load_frontend
 from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import as_stored
-from wespeaker_lap.io.identity import check_compatible
 
 
 class SpeakerModel:
@@ -101,11 +99,7 @@ def load_model(exp_dir: str | Path, device: str = "cpu") -> SpeakerModel:
     exp_dir = Path(exp_dir)
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     chosen = choose_device(device)
-    frontend = select_stored(build.build_frontend(config.frontend), facts["features"])
-    frontend = frontend.to(chosen)
-    identity = frontend.identity()  # once: it hashes all weights
-    trained = {key: facts["features"].get(key) for key in identity}
-    check_compatible(exp_dir, identity, trained)
+    frontend = load_frontend(exp_dir, config, facts).to(chosen)
     net = load_net(exp_dir, config, facts, AVERAGED).to(chosen)
     mean_path = exp_dir / "embeddings" / facts["train_set"] / "mean_vec.npy"
     mean = None
