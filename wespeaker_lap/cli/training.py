@@ -54,8 +54,10 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
 def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:
     """Average the weights of the last epochs (stage 4)."""
     from wespeaker_lap.engine.checkpoint import average_epochs
+    from wespeaker_lap.engine.frontend import export_averaged
     settings, _ = load_experiment(exp_dir)
     paths = average_epochs(exp_dir, num_avg or settings.score.num_avg)
+    export_averaged(exp_dir, settings)
     logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
 

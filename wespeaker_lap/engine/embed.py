@@ -16,7 +16,7 @@ from wespeaker_lap.engine.dist import World
 from wespeaker_lap.engine.embed_waves import embed_waves
 from wespeaker_lap.engine.forward import embed_batch, evaluating, gather_vectors
 from wespeaker_lap.engine.frontend import load_frontend
-from wespeaker_lap.io.facts import load_facts
+from wespeaker_lap.io.facts import find_features, load_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, replacing
@@ -47,13 +47,13 @@ def embed_set(exp_dir: str | Path, examples: str | Path | DataDir, utts: Sequenc
     exp_dir, title = Path(exp_dir), f"embed {name}"
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     if isinstance(examples, DataDir):
-        frontend = load_frontend(exp_dir, config, facts).to(world.device)
+        frontend = load_frontend(exp_dir, config, facts, weights).to(world.device)
         net = load_net(exp_dir, config, facts, weights).to(world.device)
         vectors = embed_waves(net, frontend, examples, utts, world, facts["features"]["codec"],
                               title)
     else:
         store = FeatureStore(examples)
-        check_compatible(examples, store.identity, facts["features"])
+        check_compatible(examples, store.identity, find_features(facts))
         net = load_net(exp_dir, config, facts, weights).to(world.device)
         vectors = embed_store(net, store, utts, world, title)
     if not world.is_main:

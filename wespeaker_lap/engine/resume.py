@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from wespeaker_lap.config import Config, load_config
 from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.engine.frontend import FOLDER, export_tuned
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.identity import compare_identity
 from wespeaker_lap.io.table import read_lines
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from wespeaker_lap.engine.run import Run
 
 # What may change between two starts of one training without changing its result.
-FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs"}
+FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs",
+        "train.encoder.checkpointing"}
 
 
 def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
@@ -38,6 +42,13 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     if differing:
         raise ValueError(f"{exp_dir} holds another training: {'; '.join(differing)}. Choose "
                          f"another --exp_dir, or remove this one")
+
+
+def find_tuned(exp_dir: Path) -> dict | None:
+    """What model.json says of the tuned encoder, of the training that is gone on with."""
+    if not (exp_dir / "models" / "last.pt").is_file():
+        return None
+    return load_facts(exp_dir).get("tuned")
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:
@@ -62,23 +73,30 @@ def save(run: Run) -> None:
     """
     if not run.world.is_main:
         return
-    contrastive = run.objective.contrastive
     checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
         "step": run.step,
         "num_utts": run.sampler.num_utts,
-        "net": run.net.state_dict(),
-        "head": run.objective.head.state_dict(),
-        "contrastive": contrastive.state_dict() if contrastive else {},
+        **{name: part.state_dict() for name, part in _parts(run).items()},
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
     })
+
+
+def _parts(run: Run) -> dict[str, nn.Module]:
+    """What is trained, by its name in the state."""
+    parts = {"net": run.net, "head": run.objective.head, "contrastive": run.objective.contrastive,
+             FOLDER: run.encoder}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def save_epoch(run: Run, epoch: int) -> None:
     """Write the weights after an epoch, remove those that are too old, save the state."""
     if not run.world.is_main:
         return
-    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net, run.objective.head)
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net,
+                            run.objective.head, run.encoder)
+    if run.encoder is not None:
+        export_tuned(run.exp_dir, run.material.frontend)
     save(run)
     for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
         path.unlink()
@@ -106,10 +124,8 @@ def _load(run: Run, path: Path) -> None:
     if state["num_utts"] != run.sampler.num_utts:
         raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
                          f"{run.sampler.num_utts} now; choose another --exp_dir")
-    run.net.load_state_dict(state["net"])
-    run.objective.head.load_state_dict(state["head"])
-    if run.objective.contrastive:
-        run.objective.contrastive.load_state_dict(state["contrastive"])
+    for name, part in _parts(run).items():
+        part.load_state_dict(state[name])
     run.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty where it was off: saved on a device that needs no scaling
         run.scaler.load_state_dict(state["scaler"])

@@ -20,6 +20,8 @@ from wespeaker_lap.engine.objective import Objective
 from wespeaker_lap.engine.teacher import Teacher
 from wespeaker_lap.engine.validation import Validation
 from wespeaker_lap.engine.wave_net import WaveNet
+from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.frontends.tuning import find_encoder, group_parameters, start_tuning
 from wespeaker_lap.models.speaker_net import SpeakerNet
 
 
@@ -32,10 +34,12 @@ class Run:
     exp_dir: Path
     material: Material
     net: SpeakerNet  # what is embedded with: (B, T, L, D) -> (B, E)
+    encoder: nn.Module | None  # that is tuned with it
     objective: Objective
     model: nn.Module  # the objective, under DDP where there are several processes
     to_floats: nn.Module  # of a batch's features, where they come as they are stored
     optimizer: torch.optim.Optimizer
+    rate_factors: list[float]  # of the optimizer's groups
     scaler: torch.amp.GradScaler
     sampler: ShuffledBatches | BalancedBatchSampler
     loader: BatchLoader
@@ -67,19 +71,46 @@ def set_up(config: Config, material: Material, train_set: str, exp_dir: Path, wo
     source = material.source
     precision = choose_precision(config.train.precision, world.device)
     net = build.build_net(config.model, material.identity["num_layers"], material.identity["dim"])
+    encoder = _start_tuning(config, material)
     objective = _build_objective(config, material, net, train_set, precision)
     objective = synchronise_batch_norm(objective, world).to(world.device)
-    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad],
-                                 lr=config.train.lr, weight_decay=config.train.weight_decay)
+    optimizer, factors = _make_optimizer(config, objective, encoder)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
     sampler, loader = make_loader(config, source, world)
     to_floats, model = nn.Identity(), objective
     if source.as_stored:
         to_floats = Dequantize(source.store.codec, source.crop_shape).to(world.device)
     if world.size > 1:
-        model = DistributedDataParallel(objective, broadcast_buffers=False)
-    return Run(config, world, exp_dir, material, net, objective, model, to_floats, optimizer,
-               scaler, sampler, loader, validation)
+        # No state of an encoder's last blocks may be used, and then they have no gradients.
+        model = DistributedDataParallel(objective, broadcast_buffers=False,
+                                        find_unused_parameters=encoder is not None)
+    return Run(config, world, exp_dir, material, net, encoder and encoder.model, objective, model,
+               to_floats, optimizer, factors, scaler, sampler, loader, validation)
+
+
+def _start_tuning(config: Config, material: Material) -> FrozenSSL | None:
+    tuning = config.train.encoder
+    if tuning is None:
+        return None
+    encoder = find_encoder(material.frontend)
+    start_tuning(encoder, tuning.freeze_conv, tuning.checkpointing)
+    return encoder
+
+
+def _make_optimizer(config: Config, objective: nn.Module, encoder: FrozenSSL | None,
+                    ) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Adam, and the factors that the schedule's rate is multiplied with in each of its groups."""
+    tuned = []
+    if encoder is not None:
+        tuning = config.train.encoder
+        tuned = [(tuning.lr / config.train.lr * factor, params)
+                 for factor, params in group_parameters(encoder, tuning.layer_decay)]
+    known = {id(p) for _, params in tuned for p in params}
+    others = [p for p in objective.parameters() if p.requires_grad and id(p) not in known]
+    groups = [(1.0, others), *tuned]
+    optimizer = torch.optim.Adam([{"params": params} for _, params in groups], lr=config.train.lr,
+                                 weight_decay=config.train.weight_decay)
+    return optimizer, [factor for factor, _ in groups]
 
 
 def _build_objective(config: Config, material: Material, net: SpeakerNet, train_set: str,

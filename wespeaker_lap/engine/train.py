@@ -60,7 +60,8 @@ def train(config: Config, data: DataDir, feats: str | Path | None, exp_dir: str 
     world.barrier()
     if world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-        save_facts(exp_dir, material.identity, speakers, data.path.name, num_params)
+        tuned = run.encoder and resume.find_tuned(exp_dir)
+        save_facts(exp_dir, material.identity, speakers, data.path.name, num_params, tuned)
     world.barrier()
     resume.restore(run)
     if run.step == run.total_steps:
@@ -123,8 +124,8 @@ def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[list[floa
     """One optimizer step; returns this process's losses and number of correct examples."""
     # Dropout follows from (seed, step, rank), so a restart needs no generator's state.
     torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+    for group, factor in zip(run.optimizer.param_groups, run.rate_factors, strict=True):
+        group["lr"] = factor * lr
     feats = run.to_floats(batch.feats.to(run.world.device, non_blocking=True))
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
     epoch = run.step / run.sampler.steps_per_epoch
