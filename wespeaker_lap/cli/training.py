@@ -24,6 +24,8 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
           feats: Annotated[Path | None, typer.Option(help="its feature store; none where "
                                                           "data.source is wave")] = None,
           config: ConfigOption = None, overrides: SetOption = None,
+          init: Annotated[Path | None, typer.Option(
+              help="trained model to begin with: its folder, or a file of weights")] = None,
           valid_feats: Annotated[Path | None, typer.Option(help="store of the trials")] = None,
           valid_data: Annotated[Path | None, typer.Option(
               help="their data directory, where data.source is wave")] = None,
@@ -48,7 +50,7 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
         training.train(settings, loaded, feats, exp_dir, world, watched,
-                       CopySources(noise_scp, rir_scp, babble_scp))
+                       CopySources(noise_scp, rir_scp, babble_scp), init)
 
 
 def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:

@@ -23,6 +23,11 @@ FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "trai
         "train.encoder.checkpointing"}
 
 
+def is_begun(exp_dir: Path) -> bool:
+    """Whether there is a training to go on with."""
+    return (exp_dir / "models" / "last.pt").is_file()
+
+
 def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
                         features: dict) -> None:
     """Refuse to go on with another configuration, other speakers or other features.
@@ -30,7 +35,7 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     Raises:
         ValueError: lists what differs.
     """
-    if not (exp_dir / "models" / "last.pt").is_file():
+    if not is_begun(exp_dir):
         return
     saved = load_config(exp_dir / "config.yaml")  # keys that are younger have their defaults
     differing = compare_identity(_flatten(saved.model_dump()), _flatten(config.model_dump()),
@@ -46,9 +51,7 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
 
 def find_tuned(exp_dir: Path) -> dict | None:
     """What model.json says of the tuned encoder, of the training that is gone on with."""
-    if not (exp_dir / "models" / "last.pt").is_file():
-        return None
-    return load_facts(exp_dir).get("tuned")
+    return load_facts(exp_dir).get("tuned") if is_begun(exp_dir) else None
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:
