@@ -10,26 +10,21 @@
 TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
 . "$TOOLS/recipe.sh"
 
-stage=1 stop_stage=8 # from this stage to that one
-dry_run=false       # print what would run, and the disk and time it needs
-config=conf/lap.yaml
-overrides=          # "train.epochs=5 score.top_n=100": changes to the configuration
-seed=               # of the training; the configuration's where empty
+stage=1 stop_stage=8 dry_run=false # from this to that one; only print what it runs and needs
+config=conf/lap.yaml overrides='' # changes to it, such as "train.epochs=5 score.top_n=100"
 data=data           # data directories are in $data/<set>; all paths: from the recipe's folder
 feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
 exp_dir=            # everything of this training; exp/<name of the configuration> where empty
+seed='' init=       # of the training; trained model to begin with: its exp_dir, or a file
 train_set=train valid_set=valid # the second is watched while training; none where empty
 test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
-noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
-trials=             # names of trial lists; all of the test sets where empty
-nj=                 # processes for work on the CPU; one a core where empty
-nproc=              # training processes on this machine; one a GPU, or 1
+noise_scp='' rir_scp= # wav.scp of noises and responses, for features.copies or data.augment
+trials='' missing=error # names of lists, or all; trials without an embedding: error or skip
+nj='' nproc=        # processes on the CPU, or one a core; that train here, or one a GPU, or 1
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
-num_avg=            # epochs to average; the configuration's where empty
-checkpoint=avg_model # weights for embeddings: a file in models/
+num_avg='' checkpoint=avg_model # epochs to average, else as configured; weights to embed with
 score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the configuration's
-missing=error       # trials without an embedding: error or skip
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
 PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
 
@@ -67,21 +62,26 @@ prepare() {
 run_stages() {
     parse_options "$@"
     . "$TOOLS/env.sh"
-    local CONFIG=(--config "$config") ITEM SET ENCODER ROLE=()
+    local CONFIG=(--config "$config") ITEM SET FACTS ROLE=()
     for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
-    # A mistake in the configuration ends the recipe here, before any work.
-    ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
+    # A mistake in the configuration ends the recipe here.
+    ITEM="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" \
+        --get frontend.name --get data.source)"; mapfile -t FACTS <<<"$ITEM"
     select_gpus "$gpus"
     : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
-    : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
+    : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "${FACTS[0]}")}"
     : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
-    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL VALID=()
-    local TRAINING=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
+    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL STORED VALID=()
+    local TABLES=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
+    local TRAINING=(--feats "$feats_dir/$train_set" ${init:+--init "$init"})
     local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
     mapfile -t SETS < <(printf '%s\n' $train_set $cohort_set $test_sets | awk '!seen[$0]++')
-    ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
+    ALL=("${SETS[@]}" ${valid_set:+"$valid_set"}) STORED="${ALL[*]}"
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
+    # From waves, features are computed where they are needed: in stages 3 and 4.
+    [ "${FACTS[1]}" != wave ] || { STORED='' TRAINING=("${TRAINING[@]:2}" "${TABLES[@]:1}")
+        VALID=(${valid_set:+--valid_data "$data/$valid_set" "${VALID[@]:2}"}); }
     [ "$dry_run" = false ] || "$PYTHON" -m wespeaker_lap plan "${ALL[@]/#/$data/}" \
         --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
 
@@ -96,20 +96,20 @@ run_stages() {
         done
     fi
     if stage 2 "layer features"; then
-        for SET in "${ALL[@]}"; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TRAINING[@]}")
+        for SET in $STORED; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TABLES[@]}")
             launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
                 "${CONFIG[@]}" ${ROLE[@]+"${ROLE[@]}"} --device "$device"
         done
     fi
     if stage 3 "train"; then
-        launch "$nproc" train --data "$data/$train_set" --feats "$feats_dir/$train_set" \
+        launch "$nproc" train --data "$data/$train_set" ${TRAINING[@]+"${TRAINING[@]}"} \
             --exp_dir "$exp_dir" "${CONFIG[@]}" ${VALID[@]+"${VALID[@]}"} --device "$device"
     fi
     if stage 4 "embeddings"; then
         lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
         for SET in "${SETS[@]}"; do
-            launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" \
-                --feats "$feats_dir/$SET" --checkpoint "$checkpoint" --device "$device"
+            launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" --checkpoint "$checkpoint" \
+                ${STORED:+--feats "$feats_dir/$SET"} --device "$device"
         done
     fi
     if stage 5 "cosine scores"; then each_trials score_list; fi
