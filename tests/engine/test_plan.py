@@ -36,6 +36,13 @@ def test_sizes_and_times_by_hand(folders, monkeypatch):
     assert re.search(r"disk free here: \d+ GB", lines[-1])
 
 
+def test_waves_need_no_features(folders, monkeypatch):
+    monkeypatch.setattr(plan, "time_encoder", lambda frontend: 90.0)
+    lines = plan.describe_plan(load_config(overrides=["data.source=wave"]), folders)
+    assert lines[-1] == "features: none are stored, since data.source is wave"
+    assert not any("GB" in line for line in lines)
+
+
 def test_float32_takes_twice_as_much(folders, monkeypatch):
     monkeypatch.setattr(plan, "time_encoder", lambda frontend: 90.0)
     lines = plan.describe_plan(load_config(overrides=["features.codec=float32"]), folders)

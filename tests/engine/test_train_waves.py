@@ -9,7 +9,7 @@ from waves import AUGMENTED
 
 from wespeaker_lap import build
 from wespeaker_lap.data.datadir import load_data_dir
-from wespeaker_lap.engine import checkpoint, embed, extract
+from wespeaker_lap.engine import checkpoint, embed, extract, journal
 from wespeaker_lap.engine.dist import World
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import load_facts
@@ -126,6 +126,15 @@ def test_a_frozen_encoder_is_trained_behind(wave_corpus, tmp_path):
     names = safetensors.torch.load(weights_of(tmp_path / "exp", 1)).keys()
     assert all(name.startswith(("net.", "head.")) for name in names)
     assert len(read_steps(tmp_path / "exp")) == 3
+
+
+def test_waiting_for_recordings_is_pointed_out(wave_corpus, tmp_path, monkeypatch, caplog):
+    """Without a word of stored features."""
+    monkeypatch.setattr(journal, "WAIT_ADVICE", -1.0)
+    with caplog.at_level("INFO"):
+        wave_corpus.train(tmp_path / "exp", "train.epochs=1", "train.batch_size=2")
+    assert "training waits for data: recordings are read and augmented by train.num" in caplog.text
+    assert "bench-io" not in caplog.text
 
 
 @pytest.mark.parametrize(("changes", "others", "complaint"), [

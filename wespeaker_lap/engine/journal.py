@@ -16,6 +16,11 @@ from wespeaker_lap.engine.records import Records
 if TYPE_CHECKING:
     from wespeaker_lap.engine.run import Run
 
+FEATURE_ADVICE = ("'wespeaker-lap bench-io FEATS --config CONFIG' tells whether the disk or "
+                  "decoding is the limit, and what to change: train.num_workers, train.dequantize, "
+                  "features.codec, or a faster disk")
+WAVE_ADVICE = ("recordings are read and augmented by train.num_workers threads a process: raise "
+               "it where there are processors; wav and flac are the fastest to cut crops from")
 WAIT_ADVICE = 0.2  # share of the time spent waiting for data from which on it is worth a word
 
 
@@ -28,6 +33,7 @@ class Journal:
 
     def __init__(self, exp_dir: Path, active: bool, step: int):
         self.records = Records(exp_dir, active, step)
+        self.advice = FEATURE_ADVICE
 
     def __enter__(self) -> Journal:
         self.records.__enter__()
@@ -45,6 +51,8 @@ class Journal:
         size = f"{train.accumulate} x " * (train.accumulate > 1) + str(train.batch_size)
         say("%d process(es) on %s, %s, batch %s over all, %s", world.size, world.device.type,
             precision, size, f"from step {run.step}" if run.step else "from the start")
+        if run.material.frontend is not None:
+            self.advice = WAVE_ADVICE
         if run.encoder is not None:
             say("the encoder is tuned: %d of its %d parameters", _count(run.encoder, True),
                 _count(run.encoder, False))
@@ -130,9 +138,7 @@ class Journal:
             "" if valid_eer is None else f", validation EER {valid_eer:.2f} %",
             record["utts_per_s"], _format_readings(readings))
         if max(shares) > WAIT_ADVICE and self.num_steps > 10:
-            say("training waits for data: 'wespeaker-lap bench-io FEATS --config CONFIG' tells "
-                "whether the disk or decoding is the limit, and what to change: "
-                "train.num_workers, train.dequantize, features.codec, or a faster disk")
+            say("training waits for data: %s", self.advice)
 
 
 def _count(module: nn.Module, trainable: bool) -> int:

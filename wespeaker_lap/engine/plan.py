@@ -50,6 +50,8 @@ def describe_plan(config: Config, data_dirs: Sequence[Path],
     speed = time_encoder(frontend)
     lines.append(f"encoder: {frontend.name}, {frontend.num_layers} states of {frontend.dim}; "
                  f"one CPU process does {speed:.0f} s of audio a second")
+    if config.data.source == "wave":
+        return [*lines, "features: none are stored, since data.source is wave"]
     lines.append(_describe_features(config.features, frontend))
     for path in data_dirs:
         segments = build.build_segments(config.features, frontend, path in training)
