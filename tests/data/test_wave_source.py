@@ -81,6 +81,15 @@ def test_a_crop_is_a_stretch_of_its_recording(data):
     assert min(starts["a1"]) < 320 and max(starts["a1"]) > 3200 - 320  # of 0 to 3200
 
 
+def test_examples_of_an_epoch_are_cut_at_places_of_their_own(data):
+    """As shares of where each could begin."""
+    source, utts = make(data), ("a1", "c1", "d1")
+    for epoch in range(5):
+        shares = [place_of(fill(source, (epoch, source.utts.index(utt)))[1])[0]
+                  / (LENGTHS[utt] - CROP) for utt in utts]
+        assert np.ptp(shares) > 0.01
+
+
 def test_examples_follow_from_the_key_and_the_seed(data, augmenter):
     shares = {CLEAN: 0.25, NOISE: 0.25, REVERB: 0.25, BABBLE: 0.25}
     keys = [(epoch, index) for epoch in (0, 3, 2**32) for index in range(15)]

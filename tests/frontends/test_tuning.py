@@ -60,6 +60,16 @@ def test_dropout_acts_in_training_alone(encoder):
     assert ((one - other).abs().amax(dim=(0, 1, 3)) > 0.01).all()
 
 
+def test_what_enters_the_first_block_has_dropout_of_its_own(encoder):
+    """State 0 where no other dropout acts."""
+    encoder.model.encoder.feature_projection.dropout.p = 0.0
+    start_tuning(encoder)
+    torch.manual_seed(0)
+    one, other = (encoder.train()(make_waves(), layers=[0])[0] for _ in range(2))
+    dropped = (one == 0).float().mean()
+    assert abs(dropped - 0.15) < 0.03 and not torch.equal(one, other)
+
+
 def test_gradients_reach_all_but_the_convolutions(encoder):
     start_tuning(encoder)
     _, gradients = find_gradients(encoder.train())
