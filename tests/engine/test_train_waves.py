@@ -11,6 +11,7 @@ from wespeaker_lap import build
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.engine import checkpoint, embed, extract, journal
 from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.embed_waves import embed_waves
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import as_stored
@@ -70,6 +71,23 @@ def test_the_validation_is_of_whole_recordings(wave_corpus, trained):
               for a, b in zip(trials.enroll, trials.test, strict=True)]
     assert read_metrics(trained)[-1]["valid_eer"] == pytest.approx(
         100 * eer(np.array(scores), trials.labels), abs=1e-3)
+
+
+def test_features_are_rounded_as_a_store_would(wave_corpus, trained):
+    """As int8, where it shows; each recording alone by hand."""
+    config, data = wave_corpus.config(), wave_corpus.validation.examples
+    frontend, net = build.build_frontend(config.frontend), build.build_net(config.model, 1, 8)
+    checkpoint.load_net(checkpoint.epoch_path(trained, 2), net)
+    utts = sorted(data.wavs)
+    rounded, exact = (embed_waves(net, frontend, data, utts, ALONE, codec)
+                      for codec in ("int8", "float32"))
+    for row, utt in zip(rounded, utts, strict=True):
+        feats = as_stored("int8", frontend.encode(torch.from_numpy(read_audio(data.wavs[utt])))
+                          .numpy())
+        with torch.no_grad():
+            want = net.eval()(torch.from_numpy(feats)[None])[0].numpy()
+        np.testing.assert_allclose(row, want, rtol=1e-4, atol=1e-5)
+    assert np.abs(rounded - exact).max() > 1e-3
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
