@@ -59,7 +59,8 @@ def test_the_network_and_the_speakers_rows_are_taken(wave_corpus, first, tmp_pat
     assert seen["speakers"] == list("abcdef") and len(names) == 18
     rows = [names.index(name) for name in "abcdef"]
     assert torch.equal(seen["head"]["centers"], want["head.centers"][rows])
-    assert "6 speakers kept, 12 left out, 0 new" in caplog.text
+    said = (tmp_path / "exp" / "train.log").read_text()
+    assert "safetensors: 6 speakers kept, 12 left out, 0 new\n" in said
     assert len(read_steps(tmp_path / "exp")) == 3
 
 

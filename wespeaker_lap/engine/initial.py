@@ -1,6 +1,5 @@
 """Begin a training with the weights of another one: fine-tuning with a large margin, or jointly."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def find_initial(given: str | Path) -> Initial:
 
 
 def load_initial(initial: Initial, net: nn.Module, head: nn.Module, speakers: Sequence[str],
-                 features: dict) -> None:
+                 features: dict) -> str:
     """Load network and classifier; the network must be the same, speakers are known by name.
 
     Args:
@@ -66,6 +65,9 @@ def load_initial(initial: Initial, net: nn.Module, head: nn.Module, speakers: Se
         head: its classifier; speakers that are new to it keep their random weights.
         speakers: its classes.
         features: identity of what it learns from.
+
+    Returns:
+        A line that says which speakers were known.
 
     Raises:
         ValueError: the features or the network are others, or the classifier is of another kind.
@@ -79,18 +81,16 @@ def load_initial(initial: Initial, net: nn.Module, head: nn.Module, speakers: Se
     tensors = {name.removeprefix("head."): value for name, value in
                checkpoint.load_tensors(initial.path).items() if name.startswith("head.")}
     if not tensors:
-        logging.info("%s: no classifier in it; all %d speakers are new", initial.path,
-                     len(speakers))
-        return
+        return f"from {initial.path}: no classifier in it; all {len(speakers)} speakers are new"
     if not initial.speakers:
         raise ValueError(f"--init {initial.path}: no model.json and speakers.txt in the folder "
                          f"above it, so that its classifier's speakers are not known")
-    _load_head(initial, head, tensors, speakers)
+    return _load_head(initial, head, tensors, speakers)
 
 
 @torch.no_grad()
 def _load_head(initial: Initial, head: nn.Module, tensors: dict[str, torch.Tensor],
-               speakers: Sequence[str]) -> None:
+               speakers: Sequence[str]) -> str:
     """Copy the rows of the speakers that both have; every tensor of a head has a row a speaker."""
     own, names = head.state_dict(), {name: row for row, name in enumerate(initial.speakers)}
     kinds = [{key: tuple(value.shape[1:]) for key, value in part.items()}
@@ -107,5 +107,5 @@ def _load_head(initial: Initial, head: nn.Module, tensors: dict[str, torch.Tenso
         value[rows] = tensors[key][[names[name] for name in kept]].to(value)
     head.load_state_dict(own)
     new = [name for name in speakers if name not in names]
-    logging.info("%s: %d speakers kept, %d left out, %d new%s", initial.path, len(kept),
-                 len(names) - len(kept), len(new), f": {name_some(new)}" if new else "")
+    return (f"from {initial.path}: {len(kept)} speakers kept, {len(names) - len(kept)} left out, "
+            f"{len(new)} new{': ' * bool(new)}{name_some(new)}")

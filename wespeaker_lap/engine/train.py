@@ -60,23 +60,25 @@ def train(config: Config, data: DataDir, feats: str | Path | None, exp_dir: str 
         check_validation(validation, material)
     stop = StopRequest()
     run = set_up(config, material, data.path.name, exp_dir, world, validation)
-    _begin(run, data.path.name, init)
+    said = _begin(run, data.path.name, init)
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
     with stop, Journal(exp_dir, world.is_main, run.step) as journal:
         journal.describe(run, world, build.count_params(run.net), len(material.source.speakers))
+        journal.records.say("it begins with: %s", said)
         _train_epochs(run, journal, stop)
 
 
-def _begin(run: Run, train_set: str, init: str | Path | None) -> None:
-    """Write what the training is, and load the state or the weights that it begins with."""
+def _begin(run: Run, train_set: str, init: str | Path | None) -> str:
+    """Write what the training is, load the state or weights that it begins with, and say which."""
     config, exp_dir, features = run.config, run.exp_dir, run.material.identity
     speakers = run.material.source.speakers
     # Reads only, so that all processes refuse together; written is when all have read.
     resume.check_same_training(exp_dir, config, speakers, features)
+    said = "random weights" if not resume.is_begun(exp_dir) else "the weights of its last state"
     if init is not None and not resume.is_begun(exp_dir):
-        load_initial(find_initial(init), run.net, run.objective.head, speakers, features)
+        said = load_initial(find_initial(init), run.net, run.objective.head, speakers, features)
     run.world.barrier()
     if run.world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
@@ -84,6 +86,7 @@ def _begin(run: Run, train_set: str, init: str | Path | None) -> None:
         save_facts(exp_dir, features, speakers, train_set, build.count_params(run.net), tuned)
     run.world.barrier()
     resume.restore(run)
+    return said
 
 
 def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
