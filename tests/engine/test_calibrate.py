@@ -108,7 +108,7 @@ def test_training_by_hand(system, exp_dir, monkeypatch):
 
 def test_parts_of_utterances_are_embedded(system):
     store = FeatureStore(system.feats("train"))
-    net = embed.open_net(system.exp_dir, store, programs.ALONE)
+    net = embed.open_examples(system.exp_dir, store.directory, programs.ALONE).net
     utts = [*store][:5]
     spans = {utt: (2 + n, 8 + n) for n, utt in enumerate(utts)}
     found = embed.embed_store(net, store, utts, programs.ALONE, spans=spans)
