@@ -1,5 +1,8 @@
 """Joint fine-tuning: encoder and network together, and the tuned encoder on disk."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -15,6 +18,8 @@ from wespeaker_lap.frontends.ssl import FrozenSSL
 from wespeaker_lap.io.audio import read_audio
 from wespeaker_lap.io.facts import find_features, load_facts
 from wespeaker_lap.io.vectors import read_vectors
+from wespeaker_lap.score.stages import ScoringJob, score_trials
+from wespeaker_lap.share.pack import pack
 from wespeaker_lap.share.speaker import load_model
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -129,6 +134,47 @@ def test_embeddings_are_the_same_from_waves_a_store_and_the_interface(wave_corpu
     np.testing.assert_allclose(alone, computed, rtol=1e-3, atol=1e-4)
     first = read_vectors(embed.embed_set(averaged, data, utts, "first", ALONE, "epoch_001"))[1]
     assert np.abs(first - computed).max() > 1e-2
+
+
+@pytest.fixture
+def scored(wave_corpus, averaged, tmp_path):
+    """A copy with embeddings of both sets and scores."""
+    exp_dir = shutil.copytree(averaged, tmp_path / "scored")
+    for name in ("train", "valid"):
+        data = load_data_dir(wave_corpus.root / name)
+        embed.embed_set(exp_dir, data, sorted(data.wavs), name, ALONE)
+    score_trials(ScoringJob(exp_dir, wave_corpus.root / "valid", wave_corpus.root / "valid.kaldi",
+                            "train"))
+    return exp_dir
+
+
+def test_a_packed_one_has_its_encoder_once(wave_corpus, scored, tmp_path):
+    """Without being asked to; its check has computed the scores again."""
+    folder = pack(scored, tmp_path / "packed")
+    (tmp_path / "scored").rename(tmp_path / "gone")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["encoder_included"] and manifest["encoder"] == "wavlm_tiny"
+    kept = safetensors.torch.load_file(folder / "model.safetensors")
+    assert {name.split(".")[0] for name in kept} == {"net", "head"}
+    encoder = FrozenSSL.load(folder / "encoder")
+    want = find_features(load_facts(tmp_path / "gone"))["weights_sha256"]
+    assert encoder.weights_sha256 == want
+    card = (folder / "README.md").read_text()
+    assert "- Frontend, tuned: wavlm_tiny, 2 layers of 192; included in `encoder/`" in card
+    assert want in card
+    utts, vectors = read_vectors(tmp_path / "gone" / "embeddings" / "valid" / "xvector.scp")
+    wavs = load_data_dir(wave_corpus.root / "valid").wavs
+    found = load_model(folder).embed([wavs[utt] for utt in utts])
+    np.testing.assert_allclose(found, vectors, rtol=1e-3, atol=1e-4)
+
+
+def test_an_average_of_before_is_refused(scored):
+    """The training went on, so that folder and facts are of a later epoch than the average."""
+    path = scored / "models" / "avg_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save({**tensors, SPOILED: tensors[SPOILED] + 1}))
+    with pytest.raises(ValueError, match="weights_sha256 is"):
+        load_model(scored)
 
 
 def test_features_of_the_untuned_encoder_are_refused(wave_corpus, averaged, tmp_path):

@@ -36,6 +36,8 @@ def test_nothing_is_stored(waves: list[list[str]]) -> None:
     assert find(waves, "extract-feats") == []
     assert all("--feats" not in words for words in waves)
     assert len(find(waves, "extract-embeddings")) == 2
+    (words,) = find(waves, "train-calibration")
+    assert words[2] == "data/train"
 
 
 def test_training_gets_recordings(waves: list[list[str]]) -> None:
@@ -55,5 +57,6 @@ def test_features_are_as_before(tmp_path: Path) -> None:
     extracted = find(commands, "extract-feats")
     assert [("--training" in words, value_of(words, "--noise_scp")) for words in extracted] == [
         (True, "n.scp"), (False, None)]
-    assert [value_of(words, "--feats") for words in find(commands, "extract-embeddings")] == [
-        "feats/wavlm_tiny/train", "feats/wavlm_tiny/test"]
+    assert [value_of(words, "--feats") for verb in ("extract-embeddings", "train-calibration")
+            for words in find(commands, verb)] == [
+        "feats/wavlm_tiny/train", "feats/wavlm_tiny/test", "feats/wavlm_tiny/train"]
