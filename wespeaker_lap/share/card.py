@@ -113,7 +113,8 @@ def _describe(results: Results, config: Config, facts: dict, is_included: bool) 
 
 
 def _describe_data(facts: dict, config: Config) -> str:
-    copies = ", ".join(config.features.copies)
+    copies, augment = ", ".join(config.features.copies), config.data.augment
+    copies += f"; of their crops {augment.prob:.0%} augmented in training" if augment else ""
     return (f"Set `{facts['train_set']}`: {facts['num_speakers']:,} speakers (`speakers.txt`; a "
             f"speaker at another speed counts as one more). Utterances: {copies}. What the encoder "
             f"was trained on, its own card tells.\n")
