@@ -9,26 +9,23 @@
 TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
 . "$TOOLS/recipe.sh"
 
-stage=1 stop_stage=8 # from this stage to that one
-dry_run=false       # print what would run, and the disk and time it needs
-config=conf/lap.yaml overrides= # changes to it, such as "train.epochs=5 score.top_n=100"
-seed=               # of the training; the configuration's where empty
+stage=1 stop_stage=8 dry_run=false # from this to that one; only print what it runs and needs
+config=conf/lap.yaml overrides='' # changes to it, such as "train.epochs=5 score.top_n=100"
 data=data           # data directories are in $data/<set>; all paths: from the recipe's folder
-feats_dir=          # layer features are in $feats_dir/<set>; feats/<encoder> where empty
-exp_dir=            # everything of this training; exp/<name of the configuration> where empty
+feats_dir='' exp_dir= # layer features, all of this training; else feats/<encoder>, exp/<config>
+seed='' init=       # of the training; trained model to begin with: its exp_dir, or a file
 train_set=train valid_set=valid # the second is watched while training; none where empty
-test_sets="test" cohort_set= # the second for AS-norm; the training set where empty
-calib_set=          # whose speakers the calibration learns from; the cohort's where empty
-noise_scp='' rir_scp= # wav.scp of noises and of impulse responses, for features.copies
-make_trials=true trials= # whether stage 1 makes lists; names of those to score, all where empty
-nj='' nproc=        # processes for work on the CPU, else one a core; for training, else one a GPU
+test_sets="test" cohort_set='' calib_set= # for AS-norm, else $train_set; for stage 7, else that
+noise_scp='' rir_scp= # wav.scp of noises and responses, for features.copies or data.augment
+make_trials=true    # whether stage 1 makes trial lists, where the recipe has brought none
+trials='' missing=error # names of lists, or all; trials without an embedding: error or skip
+nj='' nproc=        # processes on the CPU, else one a core; for training, else one a GPU, or 1
 device=auto gpus=   # auto, cpu, cuda, mps; which of the GPUs: "[0,1]" or "0 1"
 num_nodes=1 rdzv_endpoint= # machines, and HOST:PORT, the same on all of them
-num_avg='' checkpoint=avg_model # epochs to average, else the configuration's; a file in models/
+num_avg='' checkpoint=avg_model # epochs to average, else as configured; weights to embed with
 score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the configuration's
-missing=error pack_options= # trials without an embedding: error or skip; such as "--with_encoder"
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
-PREPARE_OPTIONS=()  # a recipe's own options, handed on to its local/prepare_data.py
+PREPARE_OPTIONS=() pack_options= # a recipe's, for its local/prepare_data.py; "--with_encoder"
 
 # lap VERB ARGS…: one process, all cores.
 lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
@@ -60,22 +57,27 @@ prepare() {
 run_stages() {
     parse_options "$@"
     . "$TOOLS/env.sh"
-    local CONFIG=(--config "$config") ITEM SET ENCODER ROLE=()
+    local CONFIG=(--config "$config") ITEM SET FACTS ROLE=()
     for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
-    # A mistake in the configuration ends the recipe here, before any work.
-    ENCODER="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" --get frontend.name)"
+    # A mistake in the configuration ends the recipe here.
+    ITEM="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" \
+        --get frontend.name --get data.source)"; mapfile -t FACTS <<<"$ITEM"
     select_gpus "$gpus"
     : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
-    : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "$ENCODER")}"
+    : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "${FACTS[0]}")}"
     : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}" "${calib_set:=$cohort_set}"
     local NORM=(--cohort "$data/$cohort_set" ${top_n:+--top_n "$top_n"})
-    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL VALID=()
-    local TRAINING=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
+    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL STORED VALID=()
+    local TABLES=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
+    local TRAINING=(--feats "$feats_dir/$train_set" ${init:+--init "$init"})
     local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
     mapfile -t SETS < <(printf '%s\n' $train_set $cohort_set $test_sets | awk '!seen[$0]++')
-    ALL=("${SETS[@]}" ${valid_set:+"$valid_set"})
+    ALL=("${SETS[@]}" ${valid_set:+"$valid_set"}) STORED="${ALL[*]}"
     [ -z "$valid_set" ] || VALID=(--valid_feats "$feats_dir/$valid_set"
         --valid_trials "$data/$valid_set/trials/$valid_set.kaldi")
+    # From waves, features are computed where they are needed: in stages 3, 4 and 7.
+    [ "${FACTS[1]}" != wave ] || { STORED='' TRAINING=("${TRAINING[@]:2}" "${TABLES[@]:1}")
+        VALID=(${valid_set:+--valid_data "$data/$valid_set" "${VALID[@]:2}"}); }
     [ "$dry_run" = false ] || dry_run=false lap plan "${ALL[@]/#/$data/}" --device "$device" \
         --nproc "$nproc" --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
 
@@ -84,35 +86,33 @@ run_stages() {
         prepare false
         for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
         for SET in $test_sets $valid_set; do [ "$make_trials" = true ] || continue
-            # Not where the recipe has brought the corpus's own lists.
             [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
         done
     fi
     if stage 2 "layer features"; then
-        for SET in "${ALL[@]}"; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TRAINING[@]}")
+        for SET in $STORED; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TABLES[@]}")
             launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
                 "${CONFIG[@]}" ${ROLE[@]+"${ROLE[@]}"} --device "$device"
         done
     fi
     if stage 3 "train"; then
-        launch "$nproc" train --data "$data/$train_set" --feats "$feats_dir/$train_set" \
+        launch "$nproc" train --data "$data/$train_set" ${TRAINING[@]+"${TRAINING[@]}"} \
             --exp_dir "$exp_dir" "${CONFIG[@]}" ${VALID[@]+"${VALID[@]}"} --device "$device"
     fi
     if stage 4 "embeddings"; then
         lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
         for SET in "${SETS[@]}"; do
-            launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" \
-                --feats "$feats_dir/$SET" --checkpoint "$checkpoint" --device "$device"
+            launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" --checkpoint "$checkpoint" \
+                ${STORED:+--feats "$feats_dir/$SET"} --device "$device"
         done
     fi
     if stage 5 "cosine scores"; then each_trials score; fi
     if stage 6 "AS-norm"; then each_trials norm-scores "${NORM[@]}" --method "$score_norm_method"; fi
     if stage 7 "calibration"; then
         launch "$nproc" train-calibration "$exp_dir" "$data/$calib_set" --device "$device" \
-            --feats "$feats_dir/$calib_set" --checkpoint "$checkpoint" "${NORM[@]}"
-        each_trials calibrate-scores "${NORM[@]}"
-    fi
+            ${STORED:+--feats "$feats_dir/$calib_set"} --checkpoint "$checkpoint" "${NORM[@]}"
+        each_trials calibrate-scores "${NORM[@]}"; fi
     if stage 8 "report and pack"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"
         lap pack "$exp_dir" --out "$exp_dir/bundle" --device "$device" $pack_options; fi
     finish_stage && log "done: $exp_dir"

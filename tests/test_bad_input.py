@@ -115,7 +115,7 @@ def test_duplicate_ids(lap, data, table):
 def test_a_recording_given_twice(lap, tiny_system, tmp_path):
     path = next(iter(load_data_dir(tiny_system.data("test")).wavs.values()))
     done = lap("embed", tiny_system.exp_dir, path, path, "--out", tmp_path / "new")
-    assert_refused(done, f"ids that stand twice or hold white space: '{path}'")
+    assert_refused(done, f"recordings that stand twice: {path}; give each once")
     assert not (tmp_path / "new").exists()
 
 

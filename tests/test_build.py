@@ -11,8 +11,11 @@ from torch import nn
 from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.config import model as config_model
+from wespeaker_lap.data.copies import Copy
 from wespeaker_lap.losses.margin import AAMSoftmax
 from wespeaker_lap.models.layer_pool import LAP, WeightedSum
+from wespeaker_lap.models.span_out import SpanOut
+from wespeaker_lap.models.spec_augment import SpecAugment
 from wespeaker_lap.models.time_pool import ASTP, StatsPool
 
 
@@ -84,8 +87,29 @@ def test_mhfa_pools_the_layers_twice():
 
 def test_span_out_arrives():
     config = load_config(overrides=["model.span_out={utt_prob: 1.0, start_prob: 0.2, span: 2}"])
-    net = build.build_net(config.model, 3, 32)
-    assert (net.span_out.utt_prob, net.span_out.start_prob, net.span_out.span) == (1.0, 0.2, 2)
+    (cut,) = build.build_net(config.model, 3, 32).augments
+    assert (cut.utt_prob, cut.start_prob, cut.span) == (1.0, 0.2, 2)
+
+
+def test_spec_augment_arrives_behind_span_out():
+    config = load_config(overrides=["model.spec_augment={time_masks: 2, freq_bands: 5}",
+                                    "model.span_out={}"])
+    cut, mask = build.build_net(config.model, 1, 32).augments
+    assert isinstance(cut, SpanOut) and isinstance(mask, SpecAugment)
+    assert (mask.time_masks, mask.time_frames, mask.freq_masks, mask.freq_bands) == (2, 10, 1, 5)
+    assert len(build.build_net(load_config().model, 13, 768).augments) == 0
+
+
+def test_shares_of_augmentation_are_probabilities():
+    data = load_config(overrides=["data={source: wave, speeds: [1.1, 1.0, 0.9]}",
+                                  "data.augment={prob: 0.6, noise: 2, babble: 0}"]).data
+    shares = build.build_shares(data)
+    assert {copy.name: share for copy, share in shares.items()} == pytest.approx(
+        {"clean": 0.4, "noise": 0.4, "reverb": 0.2})
+    assert [copy.name for copy in build.build_speeds(data)] == ["speed1.1", "speed0.9"]
+    assert build.build_shares(load_config().data).keys() == {Copy("clean")}
+    always = load_config(overrides=["data={source: wave, augment: {prob: 1, reverb: 0}}"]).data
+    assert {copy.name for copy in build.build_shares(always)} == {"noise", "babble"}
 
 
 # Published sizes of whole systems without the classifier; 80 filter banks, see the networks' files.

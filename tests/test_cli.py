@@ -71,7 +71,7 @@ def test_a_wrong_call_exits_2(lap, args, message):
     (("pretrain", "--audio", "nowhere", "--exp_dir", "x"), "nowhere/audio.json: no such file; run"),
     (("train", "--data", "a", "--feats", "nowhere", "--exp_dir", "c"), "no such file"),
     (("train", "--data", "a", "--feats", "b", "--exp_dir", "c", "--valid_feats", "d"),
-     "--valid_feats and --valid_trials go together; give both or neither"),
+     "--valid_trials goes together with either --valid_feats or --valid_data"),
     (("average-model", "nowhere"), "nowhere is no trained model; give the folder that stage 3"),
     (("average-model", "nowhere", "--num_avg", "2"), "nowhere/model.json: no such file"),
     (("extract-embeddings", "nowhere", "no", "--feats", "x"), "no/wav.scp: no such file"),

@@ -75,7 +75,7 @@ def test_it_is_frozen():
     ("loss.schedule.start=1", "loss.schedule.start: unknown key; did you mean 'start_epoch'?"),
     ("model.layer_pool.num_head=4", "  model.layer_pool.num_head: unknown key; did you mean"),
     ("model.time_pool.droput=0", "droput: unknown key; did you mean 'dropout'?"),
-    ("qqq=1", "qqq: unknown key; known: seed, frontend, features, model, loss, contrastive, "
+    ("qqq=1", "qqq: unknown key; known: seed, frontend, features, data, model, loss, contrastive, "
      "distill, train, score"),
     ("train.batch_size=lots", "train.batch_size: Input should be a valid integer"),
     ("train.lr=0", "train.lr: Input should be greater than 0 (got 0)"),

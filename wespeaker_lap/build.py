@@ -24,6 +24,7 @@ from wespeaker_lap.models.mhfa import MHFA, TwoStreams
 from wespeaker_lap.models.resnet import ResNet34
 from wespeaker_lap.models.span_out import SpanOut
 from wespeaker_lap.models.speaker_net import SpeakerNet
+from wespeaker_lap.models.spec_augment import SpecAugment
 from wespeaker_lap.models.time_pool import ASTP, StatsPool
 from wespeaker_lap.models.unipool import UniPool
 from wespeaker_lap.models.xvector import XVector
@@ -74,6 +75,23 @@ def build_copies(config: cfg.Features, is_training: bool) -> tuple[Copy, ...]:
     return parse_copies(config.copies) if is_training else (CLEAN,)
 
 
+def build_shares(config: cfg.Data) -> dict[Copy, float]:
+    """How crops of waveforms are augmented: copy -> probability, the clean one among them."""
+    augment = config.augment
+    if augment is None:
+        return {CLEAN: 1.0}
+    weights = {Copy(kind): getattr(augment, kind) for kind in ("noise", "reverb", "babble")}
+    shares = {CLEAN: 1.0 - augment.prob}
+    shares |= {copy: augment.prob * weight / sum(weights.values())
+               for copy, weight in weights.items()}
+    return {copy: share for copy, share in shares.items() if share}
+
+
+def build_speeds(config: cfg.Data) -> tuple[Copy, ...]:
+    """The copies at another speed."""
+    return tuple(Copy("speed", factor) for factor in config.speeds if factor != 1)
+
+
 def choose_precision_name(config: cfg.Config) -> str:
     """The precision of stage 2; filter banks are always computed in float32."""
     is_fbank = isinstance(config.frontend, cfg.FbankFrontend)
@@ -98,9 +116,10 @@ def build_net(config: cfg.Model, num_layers: int, dim: int) -> SpeakerNet:
         frame_net = kind(layer_pool.out_dim, **_options(config.frame_net))
     frame_dim = (frame_net or layer_pool).out_dim
     time_pool = TIME_POOLS[config.time_pool.name](frame_dim, **_options(config.time_pool))
-    span_out = None if config.span_out is None else SpanOut(**_options(config.span_out))
+    augments = [kind(**_options(section)) for kind, section in (
+        (SpanOut, config.span_out), (SpecAugment, config.spec_augment)) if section is not None]
     return SpeakerNet(layer_pool, time_pool, config.embed_dim, frame_net, config.hidden_dim,
-                      span_out)
+                      augments)
 
 
 def build_head(config: Loss, embed_dim: int, num_speakers: int) -> nn.Module:
@@ -116,18 +135,19 @@ def build_contrastive(config: Contrastive, net: SpeakerNet) -> MultiScaleContras
 
 def build_sampler(config: cfg.Train, labels: Sequence[int], seed: int, rank: int,
                   world_size: int) -> ShuffledBatches | BalancedBatchSampler:
-    """Choose which utterances make which batch.
+    """Choose which utterances make which step.
 
     Args:
-        config: the train section.
+        config: the train section; a step has `accumulate` batches.
         labels: class of each example.
         seed: of the training.
         rank, world_size: this process among how many.
     """
+    size = config.batch_size * config.accumulate
     if config.utts_per_speaker is None:
-        return ShuffledBatches(len(labels), config.batch_size, seed, rank, world_size)
-    return BalancedBatchSampler(labels, config.batch_size // config.utts_per_speaker,
-                                config.utts_per_speaker, seed, rank, world_size)
+        return ShuffledBatches(len(labels), size, seed, rank, world_size)
+    return BalancedBatchSampler(labels, size // config.utts_per_speaker, config.utts_per_speaker,
+                                seed, rank, world_size)
 
 
 def count_params(module: nn.Module) -> int:

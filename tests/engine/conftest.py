@@ -1,4 +1,4 @@
-"""A small corpus of features, trainings on it, and a way to start processes."""
+"""Small corpora of features and of recordings, trainings on them, a way to start processes."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 from launcher import Launcher
 from trainings import NO_DROPOUT, SETTINGS, Corpus, write_store
+from waves import WaveCorpus, make_wave_corpus
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.data.trials import make_trials, write_trials
@@ -22,6 +23,11 @@ def corpus(tmp_path_factory) -> Corpus:
     write_trials(root / "valid.kaldi", make_trials(utt2spk))
     (root / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     return Corpus(root)
+
+
+@pytest.fixture(scope="session")
+def wave_corpus(tmp_path_factory) -> WaveCorpus:
+    return make_wave_corpus(tmp_path_factory.mktemp("waves"))
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_training_by_hand(system, exp_dir, monkeypatch):
 
 def test_parts_of_utterances_are_embedded(system):
     store = FeatureStore(system.feats("train"))
-    net = embed.open_net(system.exp_dir, store, programs.ALONE)
+    net = embed.open_examples(system.exp_dir, store.directory, programs.ALONE).net
     utts = [*store][:5]
     spans = {utt: (2 + n, 8 + n) for n, utt in enumerate(utts)}
     found = embed.embed_store(net, store, utts, programs.ALONE, spans=spans)
@@ -116,6 +116,28 @@ def test_parts_of_utterances_are_embedded(system):
         want = [net(torch.from_numpy(store[utt][start:start + count])[None])[0].numpy()
                 for utt, (start, count) in spans.items()]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_recordings_are_those_of_their_features(system):
+    """Utterances are computed whole and cut then, so a part is what a store has there."""
+    data = load_data_dir(system.data("train"))
+    stored, recorded = (embed.open_examples(system.exp_dir, examples, programs.ALONE)
+                        for examples in (system.feats("train"), data))
+    utts = sorted(data.wavs)
+    assert [recorded.num_frames(utt) for utt in utts] == [stored.num_frames(utt) for utt in utts]
+    spans = {utt: (2 + n, 8 + n) for n, utt in enumerate(utts[:5])}
+    found, want = (one.embed([*spans], spans=spans) for one in (recorded, stored))
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4)
+    assert np.abs(found - recorded.embed([*spans])).max() > 1e-2
+
+
+def test_calibration_from_recordings(system, exp_dir):
+    """The same trials, the same parts, and nearly the same weights."""
+    path = system.exp_dir / "calibration" / "train_asnorm2.json"
+    from_store, from_waves = (json.loads(one.read_text())
+                              for one in (path, train(system, exp_dir, feats=None)))
+    assert from_waves["facts"] == from_store["facts"]
+    assert from_waves["weights"] == pytest.approx(from_store["weights"], rel=0.05, abs=0.05)
 
 
 def test_calibrated_scores_by_hand(system, exp_dir):

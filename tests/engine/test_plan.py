@@ -45,6 +45,15 @@ def test_sizes_and_times_by_hand(folders):
     assert re.search(r"disk free here: \d+ GB", lines[-1])
 
 
+def test_waves_need_no_features(folders):
+    config = load_config(overrides=["data.source=wave"])
+    lines = plan.describe_plan(config, folders, folders[:1])
+    assert "features: none are stored, since data.source is wave" in lines
+    assert f"{folders[0]}: 2 utterances, 1.00 h" in lines
+    assert lines[-1].startswith("missing: speakers for AS-norm")  # 1 of 300
+    assert not any("GB" in line or "stage 2" in line for line in lines)
+
+
 def test_float32_takes_twice_as_much(folders):
     lines = plan.describe_plan(load_config(overrides=["features.codec=float32"]), folders)
     size = (149_999 + 29_999) * 7 * 192 * 4 / 1e9

@@ -24,6 +24,7 @@ from trainings import (
 
 from wespeaker_lap import build
 from wespeaker_lap.engine import checkpoint, resume, train
+from wespeaker_lap.engine import run as parts
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.feats import FeatureStore
@@ -218,7 +219,7 @@ def train_and_stop_at(corpus, exp_dir, step, monkeypatch) -> None:
 
 def test_the_scaler_of_fp16_goes_on_too(corpus, tmp_path, monkeypatch):
     """fp16 with scaled gradients, here on the CPU, where the configuration does not allow it."""
-    monkeypatch.setattr(train, "choose_precision", lambda name, device: torch.float16)
+    monkeypatch.setattr(parts, "choose_precision", lambda name, device: torch.float16)
     corpus.train(tmp_path / "whole")
     train_and_stop_at(corpus, tmp_path / "exp", 9, monkeypatch)
     state = load_last(tmp_path / "exp")
@@ -232,14 +233,14 @@ def test_the_scaler_of_fp16_goes_on_too(corpus, tmp_path, monkeypatch):
 def test_a_state_without_scaler_goes_on_with_one(corpus, tmp_path, monkeypatch):
     """As when a training moves from a CPU to an old GPU under precision auto."""
     train_and_stop_at(corpus, tmp_path / "exp", 9, monkeypatch)
-    monkeypatch.setattr(train, "choose_precision", lambda name, device: torch.float16)
+    monkeypatch.setattr(parts, "choose_precision", lambda name, device: torch.float16)
     corpus.train(tmp_path / "exp")
     assert len(read_steps(tmp_path / "exp")) == NUM_STEPS
 
 
 def test_overflowing_fp16_gradients_skip_the_step_and_lower_the_scale(corpus, tmp_path,
                                                                       monkeypatch):
-    monkeypatch.setattr(train, "choose_precision", lambda name, device: torch.float16)
+    monkeypatch.setattr(parts, "choose_precision", lambda name, device: torch.float16)
     monkeypatch.setattr(resume, "save", lambda run: None)
     scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**60)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)

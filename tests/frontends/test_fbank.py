@@ -13,7 +13,7 @@ from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.data.audit import audit_data_dir
 from wespeaker_lap.data.datadir import load_data_dir
-from wespeaker_lap.engine import batches, checkpoint, dist, embed, extract, plan, train
+from wespeaker_lap.engine import batches, checkpoint, dist, embed, extract, plan, timing, train
 from wespeaker_lap.frontends import fbank as module
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.io.audio import read_audio
@@ -188,7 +188,8 @@ def test_extraction_names_what_is_too_short():
 
 
 def test_a_plan_names_it(monkeypatch):
-    monkeypatch.setattr(plan, "time_encoder", lambda frontend: 900.0)
+    monkeypatch.setattr(timing, "time_encoder",
+                        lambda *args: timing.EncoderSpeed(900.0, "nothing"))
     lines = plan.describe_plan(load_config(overrides=["frontend.name=fbank"]), [])
     assert any(line.startswith("encoder: fbank, 1 states of 80; ") for line in lines)
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_lap.io.audio import AudioError, AudioInfo, read_audio, read_info, write_wav
+from wespeaker_lap.io.audio import (
+    AudioError,
+    AudioInfo,
+    read_audio,
+    read_crop,
+    read_info,
+    write_wav,
+)
 
 
 def tone(seconds, rate, hertz=440.0, level=0.5):
@@ -116,3 +123,37 @@ def test_a_pipe_is_refused_and_never_run(tmp_path, monkeypatch, entry):
         with pytest.raises(AudioError, match="a pipe, which is never run; convert the audio"):
             read(entry)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.99999])
+def test_a_crop_is_a_stretch_of_the_whole(tmp_path, form, place):
+    path = tmp_path / f"a.{form}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 30000), 16000)
+    whole, crop = read_audio(path), read_crop(path, 1000, place)
+    start = int(place * (read_info(path).num_samples - 1000 + 1))
+    assert crop.dtype == np.float32 and len(crop) == 1000
+    np.testing.assert_allclose(crop, whole[start:start + 1000], atol=1e-6 if form != "mp3" else 0.1)
+
+
+def test_a_crop_at_another_rate_and_of_two_channels(tmp_path):
+    two = np.stack([tone(1.0, 48000), np.zeros(48000)], axis=1)
+    soundfile.write(tmp_path / "a.wav", two, 48000, subtype="FLOAT")
+    crop, whole = read_crop(tmp_path / "a.wav", 4000, 0.5, 16000), read_audio(tmp_path / "a.wav")
+    first = int(0.5 * (48000 - 12000 + 1)) // 3
+    assert len(crop) == 4000
+    np.testing.assert_allclose(crop[100:-100], whole[first:first + 4000][100:-100], atol=1e-3)
+
+
+def test_a_crop_of_a_shorter_recording_is_all_of_it(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.1, 16000), 16000, subtype="FLOAT")
+    np.testing.assert_array_equal(read_crop(tmp_path / "a.wav", 1601, 0.7), tone(0.1, 16000))
+    with pytest.raises(AudioError, match="no such file"):
+        read_crop(tmp_path / "b.wav", 100, 0.0)
+
+
+def test_a_format_that_cannot_seek_is_read_whole(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", tone(0.5, 16000), 16000, subtype="FLOAT")
+    monkeypatch.setattr(soundfile.SoundFile, "seekable", lambda file: False)
+    np.testing.assert_array_equal(read_crop(tmp_path / "a.wav", 500, 0.5),
+                                  tone(0.5, 16000)[3750:4250])

@@ -146,15 +146,29 @@ def test_a_layer_more_between_pooling_and_embedding():
     torch.testing.assert_close(net(feats), want)
 
 
-def test_span_out_is_the_first_thing_that_happens():
-    def cut(feats, lengths):
+class Cut(nn.Module):
+    """The first frames of every utterance."""
+
+    def forward(self, feats, lengths):
         return feats[:, 2:], lengths - 2
 
+
+class Square(nn.Module):
+    """Of all numbers after the seventh frame, which `Cut` moves."""
+
+    def forward(self, feats, lengths):
+        return torch.cat([feats[:, :5], feats[:, 5:] ** 2], dim=1), lengths
+
+
+def test_augmentation_is_the_first_thing_that_happens():
+    """One after the other, and without a trace in the weights."""
     net = SpeakerNet(WeightedSum(7, 24), StatsPool(24), 8).eval()
-    feats, lengths = torch.randn(2, 9, 7, 24), torch.tensor([9, 4])
-    want = net(feats[:, 2:], lengths - 2)
-    net.span_out = cut
-    torch.testing.assert_close(net(feats, lengths), want)
+    augmented = SpeakerNet(WeightedSum(7, 24), StatsPool(24), 8, augments=[Cut(), Square()]).eval()
+    augmented.load_state_dict(net.state_dict())
+    feats, lengths = torch.randn(2, 9, 7, 24), torch.tensor([9, 8])
+    changed = feats[:, 2:].clone()
+    changed[:, 5:] **= 2
+    torch.testing.assert_close(augmented(feats, lengths), net(changed, lengths - 2))
 
 
 def test_frames_of_another_size_are_an_error():

@@ -18,14 +18,18 @@ from wespeaker_lap.cli.options import (
 
 
 def show_config(config: ConfigOption = None, overrides: SetOption = None,
-                get: Annotated[str, typer.Option(help="one value, as section.key")] = "",
+                get: Annotated[list[str] | None, typer.Option(
+                    help="one value, as section.key; repeatable")] = None,
                 pretraining: Annotated[bool, typer.Option("--pretraining")] = False) -> None:
     """Check a configuration and print it, every default written out."""
     from wespeaker_lap.config import dump_config, get_value, load_config
     from wespeaker_lap.pretrain import load_pretrain_config
     load = load_pretrain_config if pretraining else load_config
     settings = load(config, overrides or ())
-    print(get_value(settings, get) if get else dump_config(settings), end="" if not get else "\n")
+    if get:
+        print(*(get_value(settings, key) for key in get), sep="\n")
+    else:
+        print(dump_config(settings), end="")
 
 
 def plan(data: DataArgs, config: ConfigOption = None, overrides: SetOption = None,

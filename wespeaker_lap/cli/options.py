@@ -13,7 +13,7 @@ MissingOption = Annotated[str, typer.Option(help="trials without embeddings: err
 CohortOption = Annotated[Path, typer.Option(help="data directory of the cohort")]
 JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
 PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
-NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, for copies; paths "
+NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, to augment with; paths "
                                                        "relative to its folder")]
 RirOption = Annotated[Path | None, typer.Option(help="the same of impulse responses")]
 BabbleOption = Annotated[Path | None, typer.Option(help="the same of speech; else the set itself")]

@@ -42,7 +42,8 @@ def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Op
 def train_calibration(
         exp_dir: ExpArg, train_data: Annotated[Path, typer.Argument(
             help="data directory of the speakers to learn from")],
-        feats: Annotated[Path, typer.Option(help="its feature store")], cohort: CohortOption,
+        cohort: CohortOption, feats: Annotated[Path | None, typer.Option(
+            help="its feature store; without, features are computed")] = None,
         top_n: int | None = None, num_trials: Annotated[int, typer.Option(min=2)] = 30_000,
         crop_seconds: Annotated[list[float], typer.Option(
             help="cut to, besides whole utterances; repeatable")] = (2.0, 4.0),

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from wespeaker_lap.cli.options import (
+    BabbleOption,
     ConfigOption,
     DataArg,
     DeviceOption,
     ExpArg,
+    NoiseOption,
+    RirOption,
     SetOption,
     load_experiment,
 )
@@ -18,49 +21,63 @@ from wespeaker_lap.io.commands import note_command
 
 
 def train(data: Annotated[Path, typer.Option(help="training set")],
-          feats: Annotated[Path, typer.Option(help="its feature store")],
           exp_dir: Annotated[Path, typer.Option(help="where everything goes")],
+          feats: Annotated[Path | None, typer.Option(help="its feature store; none where "
+                                                          "data.source is wave")] = None,
           config: ConfigOption = None, overrides: SetOption = None,
+          init: Annotated[Path | None, typer.Option(
+              help="trained model to begin with: its folder, or a file of weights")] = None,
           valid_feats: Annotated[Path | None, typer.Option(help="store of the trials")] = None,
+          valid_data: Annotated[Path | None, typer.Option(
+              help="their data directory, where data.source is wave")] = None,
           valid_trials: Annotated[Path | None, typer.Option(help="watched every epoch")] = None,
-          device: DeviceOption = "auto") -> None:
+          noise_scp: NoiseOption = None, rir_scp: RirOption = None,
+          babble_scp: BabbleOption = None, device: DeviceOption = "auto") -> None:
     """Train, or go on with a training that stopped (stage 3)."""
     from wespeaker_lap.config import load_config
+    from wespeaker_lap.data.copy_sources import CopySources
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.data.trials import read_trials
-    from wespeaker_lap.engine import dist
+    from wespeaker_lap.engine import dist, validation
     from wespeaker_lap.engine import train as training
     from wespeaker_lap.io.feats import FeatureStore
-    if (valid_feats is None) != (valid_trials is None):
-        raise ValueError("--valid_feats and --valid_trials go together; give both or neither")
-    validation = (training.Validation(FeatureStore(valid_feats), read_trials(valid_trials))
-                  if valid_feats and valid_trials else None)
+    if (valid_feats is not None) + (valid_data is not None) != (valid_trials is not None):
+        raise ValueError("--valid_trials goes together with either --valid_feats or --valid_data; "
+                         "give two of them or none")
+    watched = None
+    if valid_trials:
+        examples = FeatureStore(valid_feats) if valid_feats else load_data_dir(valid_data)
+        watched = validation.Validation(examples, read_trials(valid_trials))
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
     with dist.join_world(device) as world:
-        training.train(settings, loaded, feats, exp_dir, world, validation)
+        training.train(settings, loaded, feats, exp_dir, world, watched,
+                       CopySources(noise_scp, rir_scp, babble_scp), init)
     note_command(exp_dir)
 
 
 def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:
     """Average the weights of the last epochs (stage 4)."""
     from wespeaker_lap.engine.checkpoint import average_epochs
+    from wespeaker_lap.engine.frontend import export_averaged
     settings, _ = load_experiment(exp_dir)
     paths = average_epochs(exp_dir, num_avg or settings.score.num_avg)
+    export_averaged(exp_dir, settings)
     note_command(exp_dir)
     logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
 
 def extract_embeddings(exp_dir: ExpArg, data: DataArg,
-                       feats: Annotated[Path, typer.Option(help="the set's feature store")],
+                       feats: Annotated[Path | None, typer.Option(
+                           help="the set's feature store; without, features are computed")] = None,
                        checkpoint: Annotated[str, typer.Option(
                            help="stem of a file in models/")] = "avg_model",
                        device: DeviceOption = "auto") -> None:
-    """Embed every utterance of a set from its stored features (stage 4)."""
+    """Embed every utterance of a set, from its stored features or its recordings (stage 4)."""
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.engine import dist, embed
-    utts = sorted(load_data_dir(data).wavs)
+    loaded = load_data_dir(data)
     with dist.join_world(device) as world:
-        embed.embed_set(exp_dir, feats, utts, data.name, world, checkpoint)
+        embed.embed_set(exp_dir, feats or loaded, sorted(loaded.wavs), data.name, world, checkpoint)
     note_command(exp_dir)
 
 

@@ -32,8 +32,11 @@ def embed(model: ModelArg,
           encoder: EncoderOption = None, device: DeviceOption = "cpu") -> None:
     """Embed recordings with a trained model; the ids are the table's, or the names as given."""
     from wespeaker_lap import load_model
-    from wespeaker_lap.io.table import read_table
+    from wespeaker_lap.io.table import name_some, read_table
     from wespeaker_lap.share.batch import embed_wavs
+    twice = sorted({str(path) for path in audio if audio.count(path) > 1})
+    if twice:
+        raise ValueError(f"recordings that stand twice: {name_some(twice)}; give each once")
     is_table = len(audio) == 1 and audio[0].suffix == ".scp"
     wavs = read_table(audio[0]) if is_table else {str(path): str(path) for path in audio}
     scp, rejects = embed_wavs(load_model(model, device, encoder), wavs, out, batch_size, unusable)

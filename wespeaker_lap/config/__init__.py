@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from wespeaker_lap.config.data import Data, EncoderTuning
 from wespeaker_lap.config.losses import AamLoss, Contrastive, Distill, Loss
 from wespeaker_lap.config.model import EcapaNet, MfaConformerNet, Model
 from wespeaker_lap.io.settings import Section, load_settings
@@ -99,6 +100,7 @@ class Train(Section):
 
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(512, ge=1)  # over all processes
+    accumulate: int = Field(1, ge=1)  # batches of a step; their gradients are averaged
     utts_per_speaker: int | None = Field(None, ge=2)  # K of P x K batches, P = batch_size / K
     crop_seconds: float = Field(2.0, gt=0)
     # Of features.copies; 1 where none is given.
@@ -108,6 +110,7 @@ class Train(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     weight_decay: float = Field(5e-5, ge=0)
     max_grad_norm: float | None = None
+    encoder: EncoderTuning | None = None  # null: it is frozen; tuning it needs data.source wave
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
     dequantize: Literal["host", "device"] = "host"  # where int8 and float16 become float32
@@ -137,6 +140,7 @@ class Config(Section):
     seed: int = Field(42, ge=0)
     frontend: Frontend = EncoderFrontend()
     features: Features = Features()
+    data: Data = Data()
     model: Model = Model()
     loss: Loss = AamLoss()
     contrastive: Contrastive | None = None
@@ -156,6 +160,25 @@ class Config(Section):
             name = self.model.frame_net.name if self.model.frame_net else "none"
             raise ValueError("contrastive: wants a model.frame_net with several scales, ecapa or "
                              f"mfa_conformer; it is {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_have_their_own_options(self) -> "Config":
+        tuning = self.train.encoder is not None
+        if tuning and isinstance(self.frontend, FbankFrontend):
+            raise ValueError("train.encoder: filter banks have nothing to train; set it to null")
+        if self.data.source == "features":
+            if tuning:
+                raise ValueError("train.encoder: an encoder is trained from waveforms; set "
+                                 "data.source to wave")
+            return self
+        given = {"features.copies": self.features.copies != ("clean",),
+                 "features.segments": self.features.segments is not None,
+                 "train.dequantize": self.train.dequantize == "device"}
+        strangers = [name for name, is_given in given.items() if is_given]
+        if strangers:
+            raise ValueError(f"{', '.join(strangers)}: of stored features, but data.source is "
+                             f"wave; for copies take data.augment and data.speeds")
         return self
 
     @model_validator(mode="after")

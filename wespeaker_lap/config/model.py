@@ -118,6 +118,15 @@ class SpanOut(Section):
     span: int = Field(3, ge=1)
 
 
+class SpecAugment(Section):
+    """Stretches of frames and bands of filters that are masked in training utterances."""
+
+    time_masks: int = Field(1, ge=0)
+    time_frames: int = Field(10, ge=0)  # of one at most
+    freq_masks: int = Field(1, ge=0)
+    freq_bands: int = Field(8, ge=0)
+
+
 LayerPool = Annotated[LapPool | WeightedSumPool | SingleLayerPool | UniPoolPool,
                       Field(discriminator="name")]
 FrameNet = Annotated[XVectorNet | EcapaNet | ResNet34Net | CamPlusPlusNet | MfaConformerNet,
@@ -129,6 +138,7 @@ class Model(Section):
     """Pooling over layers, a network over frames, pooling over time, embedding."""
 
     span_out: SpanOut | None = None
+    spec_augment: SpecAugment | None = None  # for filter banks
     layer_pool: LayerPool = LapPool()
     frame_net: FrameNet | None = None
     time_pool: TimePool = AstpPool()

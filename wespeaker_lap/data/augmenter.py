@@ -2,15 +2,16 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from wespeaker_lap.data.augment import add_babble, add_noise, change_speed, reverberate
 from wespeaker_lap.data.copies import Copy
-from wespeaker_lap.io.audio import AudioError, read_audio
+from wespeaker_lap.io.audio import AudioError, read_audio, read_crop
 from wespeaker_lap.io.table import name_some
 
 NOISE_CATEGORIES = ("noise", "music", "speech")  # MUSAN's; its speech is no noise, but babble
@@ -93,26 +94,55 @@ class Augmenter:
                              f"{', '.join(one.name for one in self.copies)}")
         digest = hashlib.sha256(f"{self.seed} {copy.name} {utt}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+        return self._name_errors(copy, utt, wave, rng, self._read)
+
+    def augment(self, copy: Copy, utt: str, wave: np.ndarray,
+                rng: np.random.Generator) -> np.ndarray:
+        """Make a copy of a crop with what `rng` draws, for training from waveforms.
+
+        Of noises and voices only as much as the crop is long is read, so that a crop costs the same
+        whatever the recordings' lengths.
+
+        Args:
+            copy, utt: as for `apply`.
+            wave: (S,) float32.
+            rng: draws recordings, stretches and ratios.
+
+        Returns:
+            (S,) float32, as of `apply`.
+
+        Raises:
+            ValueError: as for `apply`.
+        """
+        def read(kind: str, name: str) -> np.ndarray:
+            if kind == "reverb":
+                return self._read(kind, name)
+            return read_crop(self.tables[kind][name], len(wave), rng.random(), self.sample_rate)
+
+        return self._name_errors(copy, utt, wave, rng, read)
+
+    def _name_errors(self, copy: Copy, utt: str, *arguments: Any) -> np.ndarray:
         try:
-            return self._make(copy, utt, wave, rng)
+            return self._make(copy, utt, *arguments)
         except ValueError as error:
             raise ValueError(f"{utt}: copy {copy.name!r}: {error}") from error
 
-    def _make(self, copy: Copy, utt: str, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _make(self, copy: Copy, utt: str, wave: np.ndarray, rng: np.random.Generator,
+              read: Callable[[str, str], np.ndarray]) -> np.ndarray:
         match copy.kind:
             case "clean":
                 return wave
             case "speed":
                 return change_speed(wave, copy.factor)
             case "reverb":
-                return reverberate(wave, self._read("reverb", self._draw("reverb", rng)))
+                return reverberate(wave, read("reverb", self._draw("reverb", rng)))
             case "noise":
                 name = self._draw("noise", rng)
                 category = self.categories.get(name, "noise")
                 snr_db = rng.uniform(*self.ranges[f"{category}_db"])
-                return add_noise(wave, self._read("noise", name), snr_db, rng)
+                return add_noise(wave, read("noise", name), snr_db, rng)
             case "babble":
-                voices = [self._read("babble", name) for name in self._draw_voices(utt, rng)]
+                voices = [read("babble", name) for name in self._draw_voices(utt, rng)]
                 return add_babble(wave, voices, rng.uniform(*self.ranges["babble_db"]), rng)
 
     def _draw(self, kind: str, rng: np.random.Generator) -> str:

@@ -11,8 +11,8 @@ class Batch:
 
     Args:
         utts: their ids.
-        feats: (B, T, L, D) float32, or (B, n) uint8 as they are stored (see `Dequantize`); in
-            page-locked memory where the device is a GPU.
+        feats: (B, T, L, D) float32, or (B, n) uint8 as they are stored (see `Dequantize`), or
+            (B, S) waveforms; in page-locked memory where the device is a GPU.
         speakers: (B,) classes.
         num_bytes: read from disk for it.
     """

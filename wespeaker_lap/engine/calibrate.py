@@ -10,8 +10,8 @@ import numpy as np
 from wespeaker_lap.data.datadir import DataDir, load_data_dir
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.dist import World
-from wespeaker_lap.engine.embed import check_stored_utts, embed_store, open_net
-from wespeaker_lap.io.feats import FeatureStore
+from wespeaker_lap.engine.embed import open_examples
+from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.score.calibration import Calibration, fit_calibration, save_calibration
 from wespeaker_lap.score.calibration_plan import CalibrationPlan, plan_calibration
 from wespeaker_lap.score.cllr import cllr
@@ -29,7 +29,7 @@ class CalibrationJob:
 
     Attributes:
         data_dir: of the speakers that the trials are drawn from.
-        feats: its feature store.
+        feats: its feature store; None: features are computed from its recordings.
         cohort_dir: data directory of the cohort.
         top_n: highest cohort scores that count in AS-norm.
         mean_set: the set whose mean embedding is subtracted; None for none.
@@ -40,7 +40,7 @@ class CalibrationJob:
     """
 
     data_dir: Path
-    feats: Path
+    feats: Path | None
     cohort_dir: Path
     top_n: int
     mean_set: str | None
@@ -76,15 +76,16 @@ def train_calibration(exp_dir: str | Path, job: CalibrationJob, world: World) ->
         ValueError: a store of another identity or without some utterances, too few speakers or
             pairs, a cohort too small for `top_n`.
     """
-    exp_dir, data, store = Path(exp_dir), load_data_dir(job.data_dir), FeatureStore(job.feats)
-    check_stored_utts(store, sorted(data.wavs))
-    rate = store.identity["sample_rate"] / store.identity["frame_shift"]  # frames a second
+    exp_dir, data = Path(exp_dir), load_data_dir(job.data_dir)
+    source = open_examples(exp_dir, job.feats or data, world, job.weights)
+    source.check(sorted(data.wavs))
+    features = load_facts(exp_dir)["features"]
+    rate = features["sample_rate"] / features["frame_shift"]  # frames a second
     crop_frames = [round(seconds * rate) for seconds in job.crop_seconds]
-    plan = plan_calibration(data, store.num_frames, crop_frames, job.num_trials, job.seed)
+    plan = plan_calibration(data, source.num_frames, crop_frames, job.num_trials, job.seed)
     speakers, means = read_cohort(exp_dir, job.cohort_dir)
     cohort = centre(exp_dir, means, job.mean_set)
-    net = open_net(exp_dir, store, world, job.weights)
-    raw = embed_store(net, store, [*plan.spans], world, "embed for calibration", plan.spans)
+    raw = source.embed([*plan.spans], "embed for calibration", plan.spans)
     if not world.is_main:
         return None
     seconds = np.array([count for _, count in plan.spans.values()]) / rate

@@ -43,9 +43,10 @@ def load_state(path: Path) -> dict:
                          f"the start, or put a good copy there") from error
 
 
-def save_weights(path: Path, net: nn.Module, head: nn.Module) -> None:
-    """Write the weights of the network and of the speaker classifier as safetensors."""
-    parts = {"net": net, "head": head}
+def save_weights(path: Path, net: nn.Module, head: nn.Module,
+                 encoder: nn.Module | None = None) -> None:
+    """Write the weights of network, classifier and, where it is tuned, encoder as safetensors."""
+    parts = {"net": net, "head": head} | ({"encoder": encoder} if encoder is not None else {})
     tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
                for name, part in parts.items() for key, value in part.state_dict().items()}
     with replacing(path) as aside:
@@ -66,14 +67,19 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
 
 
-def load_net(path: Path, net: nn.Module) -> None:
-    """Load the network's weights from a file that `save_weights` wrote.
+def load_net(path: Path, net: nn.Module, part: str = "net") -> None:
+    """Load the weights of one module from a file that `save_weights` wrote.
+
+    Args:
+        path: the file.
+        net: what the weights are of.
+        part: what it was called when they were saved.
 
     Raises:
         ValueError: lists missing, unexpected and differently shaped tensors.
     """
-    tensors = {key.removeprefix("net."): value for key, value in load_tensors(path).items()
-               if key.startswith("net.")}
+    tensors = {key.removeprefix(f"{part}."): value for key, value in load_tensors(path).items()
+               if key.startswith(f"{part}.")}
     own = net.state_dict()
     problems = [f"missing {key}" for key in own.keys() - tensors.keys()]
     problems += [f"unexpected {key}" for key in tensors.keys() - own.keys()]

@@ -1,19 +1,26 @@
 """Stage 4: one embedding for each whole utterance; for a calibration, of parts of them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, load_config
+from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.dist import World
-from wespeaker_lap.io.facts import load_facts
+from wespeaker_lap.engine.embed_waves import check_recorded_utts, embed_waves, measure_seconds
+from wespeaker_lap.engine.forward import Spans, embed_batch, evaluating, gather_vectors
+from wespeaker_lap.engine.frontend import load_frontend
+from wespeaker_lap.frontends.fbank import FbankLayer
+from wespeaker_lap.frontends.selection import Selection
+from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.io.facts import find_features, load_facts
 from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, replacing
@@ -22,13 +29,13 @@ from wespeaker_lap.io.vectors import write_vectors
 BATCH_FRAMES = 4000  # in one forward pass, padding included: 80 s of speech at 50 frames/s
 
 
-def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name: str,
+def embed_set(exp_dir: str | Path, examples: str | Path | DataDir, utts: Sequence[str], name: str,
               world: World, weights: str = checkpoint.AVERAGED) -> Path | None:
     """Embed a set and write `embeddings/<name>/xvector.{ark,scp}` and `mean_vec.npy`.
 
     Args:
         exp_dir: of the training.
-        feats: the set's feature store.
+        examples: the set's feature store; or the set, whose features are computed on the way.
         utts: which utterances.
         name: of the set.
         world: this process among all.
@@ -38,11 +45,12 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
         The scp, on the main process; None on the others.
 
     Raises:
-        ValueError: the store is of another identity than the training's, or lacks utterances.
+        ValueError: the features are of another identity than the training's, or utterances are
+            missing.
     """
-    exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    net = open_net(exp_dir, store, world, weights)
-    vectors = embed_store(net, store, utts, world, title=f"embed {name}")
+    exp_dir = Path(exp_dir)
+    source = open_examples(exp_dir, examples, world, weights)
+    vectors = source.embed(utts, title=f"embed {name}")
     if not world.is_main:
         return None
     directory = exp_dir / "embeddings" / name
@@ -53,16 +61,76 @@ def embed_set(exp_dir: str | Path, feats: str | Path, utts: Sequence[str], name:
     return scp
 
 
-def open_net(exp_dir: Path, store: FeatureStore, world: World,
-             weights: str = checkpoint.AVERAGED) -> nn.Module:
-    """Load the network of an experiment for the features of a store, on this process's device.
+@dataclass(frozen=True, eq=False)
+class StoredExamples:
+    """Utterances whose features are stored, and the network that embeds them."""
+
+    store: FeatureStore
+    net: nn.Module
+    world: World
+
+    def check(self, utts: Sequence[str]) -> None:
+        """Refuse utterances that are not there, and name them."""
+        check_stored_utts(self.store, utts)
+
+    def num_frames(self, utt: str) -> int:
+        """T of an utterance."""
+        return self.store.num_frames(utt)
+
+    def embed(self, utts: Sequence[str], title: str | None = None,
+              spans: Spans | None = None) -> np.ndarray:
+        """See `embed_store`."""
+        return embed_store(self.net, self.store, utts, self.world, title, spans)
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedExamples:
+    """Utterances whose features are computed on the way, and the network that embeds them."""
+
+    data: DataDir
+    frontend: FrozenSSL | FbankLayer | Selection
+    codec: str
+    net: nn.Module
+    world: World
+
+    def check(self, utts: Sequence[str]) -> None:
+        """Refuse utterances that are not there, and name them."""
+        check_recorded_utts(self.data, utts)
+
+    def num_frames(self, utt: str) -> int:
+        """T of an utterance, from the duration that stage 1 measured where it has."""
+        seconds = measure_seconds(self.data, utt)
+        return self.frontend.num_frames(round(seconds * self.frontend.sample_rate))
+
+    def embed(self, utts: Sequence[str], title: str | None = None,
+              spans: Spans | None = None) -> np.ndarray:
+        """See `embed_waves`."""
+        return embed_waves(self.net, self.frontend, self.data, utts, self.world, self.codec, title,
+                           spans)
+
+
+def open_examples(exp_dir: Path, examples: str | Path | DataDir, world: World,
+                  weights: str = checkpoint.AVERAGED) -> StoredExamples | RecordedExamples:
+    """Load the network of an experiment for the examples of a set, on this process's device.
+
+    Args:
+        exp_dir: of the training.
+        examples: the set's feature store; or the set, whose features are computed on the way.
+        world: this process among all.
+        weights: stem of the file in `models/`.
 
     Raises:
-        ValueError: the store is of another identity than the training's.
+        ValueError: the features are of another identity than the training's.
     """
-    facts = load_facts(exp_dir)
-    check_compatible(store.directory, store.identity, facts["features"])
-    return load_net(exp_dir, load_config(exp_dir / "config.yaml"), facts, weights).to(world.device)
+    facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
+    if isinstance(examples, DataDir):
+        frontend = load_frontend(exp_dir, config, facts, weights).to(world.device)
+        net = load_net(exp_dir, config, facts, weights).to(world.device)
+        return RecordedExamples(examples, frontend, facts["features"]["codec"], net, world)
+    store = FeatureStore(examples)
+    check_compatible(store.directory, store.identity, find_features(facts))
+    net = load_net(exp_dir, config, facts, weights).to(world.device)
+    return StoredExamples(store, net, world)
 
 
 def load_net(exp_dir: Path, config: Config, facts: dict, weights: str) -> nn.Module:
@@ -82,8 +150,7 @@ def check_stored_utts(store: FeatureStore, utts: Sequence[str]) -> None:
 
 
 def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world: World,
-                title: str | None = None,
-                spans: Mapping[str, tuple[int, int]] | None = None) -> np.ndarray:
+                title: str | None = None, spans: Spans | None = None) -> np.ndarray:
     """Embed utterances of a store, or parts of them, shared out over the processes.
 
     Args:
@@ -92,7 +159,7 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
         utts: n ids.
         world: this process among all.
         title: of the progress bar; none without.
-        spans: utterance -> first frame and number of frames; None for whole utterances.
+        spans: the parts; None for whole utterances.
 
     Returns:
         (n, E) float32 on every process, in the order of `utts`.
@@ -102,25 +169,15 @@ def embed_store(net: nn.Module, store: FeatureStore, utts: Sequence[str], world:
     """
     check_stored_utts(store, utts)
     spans = spans or {utt: (0, store.num_frames(utt)) for utt in utts}
-    was_training = net.training
-    net.eval()
     own: dict[str, np.ndarray] = {}
     mine = sorted(set(utts))[world.rank::world.size]
-    with tqdm(total=len(mine), desc=title, unit="utt", disable=None if title else True,
-              position=world.rank) as progress:
+    with evaluating(net), tqdm(total=len(mine), desc=title, unit="utt",
+                               disable=None if title else True, position=world.rank) as progress:
         for batch in length_batches({utt: spans[utt][1] for utt in mine}):
-            feats = [store.read(utt, *spans[utt]) for utt in batch]
-            own.update(zip(batch, _embed_batch(net, feats, world.device), strict=True))
+            rows = embed_batch(net, [store.read(utt, *spans[utt]) for utt in batch], world.device)
+            own.update(zip(batch, rows, strict=True))
             progress.update(len(batch))
-    net.train(was_training)
-    found: dict[str, np.ndarray] = {}
-    for part in world.gather(own):
-        found.update(part)
-    vectors = np.stack([found[utt] for utt in utts])
-    broken = [utt for utt, row in zip(utts, vectors, strict=True) if not np.isfinite(row).all()]
-    if broken:
-        raise ValueError(f"embeddings that are not finite numbers: {name_some(broken)}")
-    return vectors
+    return gather_vectors(own, utts, world)
 
 
 def length_batches(num_frames: dict[str, int]) -> Iterator[list[str]]:
@@ -133,11 +190,3 @@ def length_batches(num_frames: dict[str, int]) -> Iterator[list[str]]:
         batch.append(utt)
     if batch:
         yield batch
-
-
-@torch.inference_mode()
-def _embed_batch(net: nn.Module, feats: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
-    lengths = torch.tensor([len(one) for one in feats], device=device)
-    padded = nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in feats],
-                                       batch_first=True).to(device)  # (B, T, L, D)
-    return net(padded, lengths).float().cpu().numpy()  # (B, E)

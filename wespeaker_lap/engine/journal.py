@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from wespeaker_lap.engine.dist import World, choose_precision
 from wespeaker_lap.engine.objective import PARTS
 from wespeaker_lap.engine.records import Records
 
 if TYPE_CHECKING:
-    from wespeaker_lap.engine.train import Run
+    from wespeaker_lap.engine.run import Run
 
+FEATURE_ADVICE = ("'wespeaker-lap bench-io FEATS --config CONFIG' tells whether the disk or "
+                  "decoding is the limit, and what to change: train.num_workers, train.dequantize, "
+                  "features.codec, or a faster disk")
+WAVE_ADVICE = ("recordings are read and augmented by train.num_workers threads a process: raise "
+               "it where there are processors; wav and flac are the fastest to cut crops from")
 WAIT_ADVICE = 0.2  # share of the time spent waiting for data from which on it is worth a word
 
 
@@ -27,6 +33,7 @@ class Journal:
 
     def __init__(self, exp_dir: Path, active: bool, step: int):
         self.records = Records(exp_dir, active, step)
+        self.advice = FEATURE_ADVICE
 
     def __enter__(self) -> Journal:
         self.records.__enter__()
@@ -40,9 +47,15 @@ class Journal:
         train, say = run.config.train, self.records.say
         precision = choose_precision(train.precision, world.device) or torch.float32
         say("%d parameters, %d speakers, %d utterances, %d steps an epoch",
-            num_params, num_speakers, run.sampler.num_utts, run.sampler.steps_per_epoch)
-        say("%d process(es) on %s, %s, batch %d over all, %s", world.size, world.device.type,
-            precision, train.batch_size, f"from step {run.step}" if run.step else "from the start")
+            num_params, num_speakers, len(run.material.source), run.sampler.steps_per_epoch)
+        size = f"{train.accumulate} x " * (train.accumulate > 1) + str(train.batch_size)
+        say("%d process(es) on %s, %s, batch %s over all, %s", world.size, world.device.type,
+            precision, size, f"from step {run.step}" if run.step else "from the start")
+        if run.material.frontend is not None:
+            self.advice = WAVE_ADVICE
+        if run.encoder is not None:
+            say("the encoder is tuned: %d of its %d parameters", _count(run.encoder, True),
+                _count(run.encoder, False))
 
     def start_epoch(self, epoch: int, num_steps: int, first_step: int) -> None:
         """Begin the bar of an epoch, counted from 0."""
@@ -86,6 +99,18 @@ class Journal:
         """What this process read since the epoch began: MB/s, share of the time waiting for it."""
         return self.num_bytes / 1e6 / self.seconds, self.waited / self.seconds
 
+    def log_memory(self, step: int, peaks: Sequence[dict[str, float]]) -> None:
+        """Note the most memory that any process has taken so far.
+
+        Args:
+            step: finished steps.
+            peaks: `memory.measure_peaks` of every process.
+        """
+        highest = {name: max(peak[name] for peak in peaks) for name in peaks[0]}
+        self.records.plot("memory", highest, step)
+        self.records.say("peak memory of a process: %s", ", ".join(
+            f"{name} {size:.2f} GB" for name, size in highest.items()))
+
     def log_epoch(self, epoch: int, step: int, valid_eer: float | None,
                   readings: Sequence[tuple[float, float]]) -> None:
         """Note a finished epoch.
@@ -113,9 +138,12 @@ class Journal:
             "" if valid_eer is None else f", validation EER {valid_eer:.2f} %",
             record["utts_per_s"], _format_readings(readings))
         if max(shares) > WAIT_ADVICE and self.num_steps > 10:
-            say("training waits for data: 'wespeaker-lap bench-io FEATS --config CONFIG' tells "
-                "whether the disk or decoding is the limit, and what to change: "
-                "train.num_workers, train.dequantize, features.codec, or a faster disk")
+            say("training waits for data: %s", self.advice)
+
+
+def _count(module: nn.Module, trainable: bool) -> int:
+    """Parameters of a module: all, or those that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
 def _format_readings(readings: Sequence[tuple[float, float]]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config
+from wespeaker_lap.data.accumulated import CutBatches
 from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.copies import (
     Copy,
@@ -71,8 +72,13 @@ def make_loader(config: Config, source: FeatureSource, world: World,
         source: the crops.
         world: this process among all.
     """
-    sampler = build.build_sampler(config.train, source.labels, config.seed, world.rank, world.size)
+    place, num_parts = (world.rank, world.size), config.train.accumulate
+    if num_parts == 1:
+        sampler = batches = build.build_sampler(config.train, source.labels, config.seed, *place)
+    else:
+        sampler = build.build_sampler(config.train, source.labels, config.seed, 0, 1)
+        batches = CutBatches(sampler, num_parts, *place)
     num_threads = config.train.num_workers
     if num_threads is None:
         num_threads = choose_num_threads(world.local_size)
-    return sampler, BatchLoader(source, sampler, num_threads, pin=world.device.type == "cuda")
+    return sampler, BatchLoader(source, batches, num_threads, pin=world.device.type == "cuda")

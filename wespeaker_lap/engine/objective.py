@@ -15,7 +15,7 @@ class Objective(nn.Module):
     """Network and losses as one module, so that DDP sees a single forward.
 
     Args:
-        net: (B, T, L, D) -> (B, E).
+        net: (B, T, L, D) -> (B, E); or a `WaveNet`, (B, S) -> (B, E).
         head: speaker classifier with its loss.
         precision: of the network under autocast; None for float32. Losses are in float32.
         contrastive: on the scales of the network's frame network; `contrast_weight` times it.
@@ -35,7 +35,7 @@ class Objective(nn.Module):
         """Compute the loss of a batch.
 
         Args:
-            feats: (B, T, L, D).
+            feats: (B, T, L, D), or (B, S) where the network gets waveforms.
             speakers: (B,) classes.
             entries: ids of the examples, which the teacher knows them by.
             margin: of the classifier.

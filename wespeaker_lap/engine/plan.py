@@ -86,16 +86,22 @@ def _describe_run(config: Config, frontend: FrozenSSL | Selection, data_dirs: Se
                                   [plan.data for plan in plans if plan.data], chosen)
     lines += [*told, f"encoder: {frontend.name}, {frontend.num_layers} states of {frontend.dim}; "
               f"one {chosen.type.upper()} process does {encoder.speed:.0f} s of audio a second "
-              f"(timed on {encoder.timed_on})", _describe_features(config.features, frontend)]
+              f"(timed on {encoder.timed_on})"]
+    trained = [plan for plan in plans if plan.data and plan.path in training]
+    if config.data.source == "wave":
+        lines.append("features: none are stored, since data.source is wave")
+        lines += [f"{plan.path}: {plan.text}" for plan in plans]
+        return lines + [line for plan in trained for line in _miss_speakers(config, plan.data)]
+    lines.append(_describe_features(config.features, frontend))
     lines += [_describe_set(plan, encoder.speed * sharing) for plan in plans]
     need = sum(plan.size for plan in plans)
     total = sum(plan.seconds for plan in plans) / (encoder.speed * sharing)
     lines.append(f"stage 2 in all: {need / 1e9:.2f} GB, about {_format_time(total)}"
                  f"{'' if sharing == 1 else f' on {sharing} GPUs'}")
     lines += _describe_disk(config.features, frontend, plans)
-    for plan in plans:
-        if plan.data and plan.path in training:
-            lines += _describe_training(config, frontend, plan.data, chosen, sharing)
+    for plan in trained:
+        lines.append(_describe_training(config, frontend, plan.data, chosen, sharing))
+        lines += _miss_speakers(config, plan.data)
     free = shutil.disk_usage(".").free
     lacking = need * MARGIN - free
     if lacking > 0:
@@ -192,20 +198,24 @@ def _describe_disk(features: Features, frontend: FrozenSSL | Selection,
 
 
 def _describe_training(config: Config, frontend: FrozenSSL | Selection, data: DataDir,
-                       device: torch.device, sharing: int) -> list[str]:
-    """The time of training, and a cohort that is too small for AS-norm."""
+                       device: torch.device, sharing: int) -> str:
+    """The time of training on stored features."""
     copies = build.build_copies(config.features, is_training=True)
     num_speakers = len(list_speakers(data.utt2spk, copies))
     speed = timing.time_training(config, frontend, num_speakers, device) * sharing
     total = config.train.epochs * len(data.wavs) / speed
-    lines = [f"training: {config.train.epochs} epochs of {len(data.wavs):,} utterances of "
-             f"{num_speakers:,} speakers, {speed:.0f} crops a second: about "
-             f"{_format_time(total)}, reading excepted"]
-    if config.score.top_n > len(data.speakers):
-        lines.append(f"missing: speakers for AS-norm, if the cohort is {data.path}: it has "
-                     f"{len(data.speakers)}, and score.top_n is {config.score.top_n}; pass "
-                     f"--top_n {len(data.speakers)} or less")
-    return lines
+    return (f"training: {config.train.epochs} epochs of {len(data.wavs):,} utterances of "
+            f"{num_speakers:,} speakers, {speed:.0f} crops a second: about "
+            f"{_format_time(total)}, reading excepted")
+
+
+def _miss_speakers(config: Config, data: DataDir) -> list[str]:
+    """A line where a training set is too small a cohort for AS-norm."""
+    if config.score.top_n <= len(data.speakers):
+        return []
+    return [f"missing: speakers for AS-norm, if the cohort is {data.path}: it has "
+            f"{len(data.speakers)}, and score.top_n is {config.score.top_n}; pass "
+            f"--top_n {len(data.speakers)} or less"]
 
 
 def _format_time(seconds: float) -> str:

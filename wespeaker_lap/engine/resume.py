@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from wespeaker_lap.config import Config, load_config
 from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.engine.frontend import FOLDER, export_tuned
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.identity import compare_identity
 from wespeaker_lap.io.table import read_lines
 
 if TYPE_CHECKING:
-    from wespeaker_lap.engine.train import Run
+    from wespeaker_lap.engine.run import Run
 
 # What may change between two starts of one training without changing its result.
-FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs"}
+FREE = {"train.num_workers", "train.dequantize", "train.checkpoint_steps", "train.keep_epochs",
+        "train.encoder.checkpointing"}
+
+
+def is_begun(exp_dir: Path) -> bool:
+    """Whether there is a training to go on with."""
+    return (exp_dir / "models" / "last.pt").is_file()
 
 
 def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
@@ -26,7 +35,7 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     Raises:
         ValueError: lists what differs.
     """
-    if not (exp_dir / "models" / "last.pt").is_file():
+    if not is_begun(exp_dir):
         return
     saved = load_config(exp_dir / "config.yaml")  # keys that are younger have their defaults
     differing = compare_identity(_flatten(saved.model_dump()), _flatten(config.model_dump()),
@@ -38,6 +47,11 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
     if differing:
         raise ValueError(f"{exp_dir} holds another training: {'; '.join(differing)}. Choose "
                          f"another --exp_dir, or remove this one")
+
+
+def find_tuned(exp_dir: Path) -> dict | None:
+    """What model.json says of the tuned encoder, of the training that is gone on with."""
+    return load_facts(exp_dir).get("tuned") if is_begun(exp_dir) else None
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:
@@ -62,24 +76,30 @@ def save(run: Run) -> None:
     """
     if not run.world.is_main:
         return
-    contrastive = run.objective.contrastive
     checkpoint.save_state(run.exp_dir / "models" / "last.pt", {
         "step": run.step,
         "num_utts": run.sampler.num_utts,
-        "net": run.objective.net.state_dict(),
-        "head": run.objective.head.state_dict(),
-        "contrastive": contrastive.state_dict() if contrastive else {},
+        **{name: part.state_dict() for name, part in _parts(run).items()},
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
     })
+
+
+def _parts(run: Run) -> dict[str, nn.Module]:
+    """What is trained, by its name in the state."""
+    parts = {"net": run.net, "head": run.objective.head, "contrastive": run.objective.contrastive,
+             FOLDER: run.encoder}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def save_epoch(run: Run, epoch: int) -> None:
     """Write the weights after an epoch, remove those that are too old, save the state."""
     if not run.world.is_main:
         return
-    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.objective.net,
-                            run.objective.head)
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net,
+                            run.objective.head, run.encoder)
+    if run.encoder is not None:
+        export_tuned(run.exp_dir, run.material.frontend)
     save(run)
     for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
         path.unlink()
@@ -107,10 +127,8 @@ def _load(run: Run, path: Path) -> None:
     if state["num_utts"] != run.sampler.num_utts:
         raise ValueError(f"{path}: trained on {state['num_utts']} utterances, the set has "
                          f"{run.sampler.num_utts} now; choose another --exp_dir")
-    run.objective.net.load_state_dict(state["net"])
-    run.objective.head.load_state_dict(state["head"])
-    if run.objective.contrastive:
-        run.objective.contrastive.load_state_dict(state["contrastive"])
+    for name, part in _parts(run).items():
+        part.load_state_dict(state[name])
     run.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty where it was off: saved on a device that needs no scaling
         run.scaler.load_state_dict(state["scaler"])

@@ -1,115 +1,92 @@
-"""Stage 3: train a speaker network on stored features, on one process or many."""
+"""Stage 3: train a speaker network on features or waveforms, on one process or many."""
 
 import logging
-import math
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config, dump_config
 from wespeaker_lap.config.losses import Loss
-from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.batch import Batch
+from wespeaker_lap.data.copy_sources import CopySources
 from wespeaker_lap.data.datadir import DataDir
-from wespeaker_lap.data.dequantize import Dequantize
-from wespeaker_lap.data.loader import BatchLoader
-from wespeaker_lap.data.sampler import ShuffledBatches
-from wespeaker_lap.data.source import FeatureSource
-from wespeaker_lap.data.trials import Trials
 from wespeaker_lap.engine import resume
-from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
-from wespeaker_lap.engine.embed import embed_store
+from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.initial import find_initial, load_initial
 from wespeaker_lap.engine.journal import Journal
-from wespeaker_lap.engine.loading import choose_examples, make_loader
-from wespeaker_lap.engine.objective import Objective
+from wespeaker_lap.engine.material import gather_material
+from wespeaker_lap.engine.memory import measure_peaks
+from wespeaker_lap.engine.objective import PARTS
+from wespeaker_lap.engine.run import Run, set_up
 from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
-from wespeaker_lap.engine.teacher import Teacher
+from wespeaker_lap.engine.validation import Validation, check_validation, validate
 from wespeaker_lap.io.facts import save_facts
-from wespeaker_lap.io.feats import FeatureStore
-from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, write_text
-from wespeaker_lap.score.cosine import cosine_scores, index_trials
-from wespeaker_lap.score.metrics import eer
+
+NO_TABLES = CopySources()
+NUM_SUMS = len(PARTS) + 2  # over all processes: the losses, correct examples, requests to stop
 
 
-@dataclass(frozen=True)
-class Validation:
-    """A small trial list to watch: features, the utterances of its trials, the trials."""
-
-    store: FeatureStore
-    trials: Trials
-
-
-@dataclass
-class Run:
-    """Everything a training consists of; `step` counts the finished batches of all epochs."""
-
-    config: Config
-    world: World
-    exp_dir: Path
-    objective: Objective
-    model: nn.Module  # the objective, under DDP where there are several processes
-    to_floats: nn.Module  # of a batch's features, where they come as they are stored
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    sampler: ShuffledBatches | BalancedBatchSampler
-    loader: BatchLoader
-    validation: Validation | None
-    step: int = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Batches in the whole training."""
-        return self.config.train.epochs * self.sampler.steps_per_epoch
-
-
-def train(config: Config, data: DataDir, feats: str | Path, exp_dir: str | Path, world: World,
-          validation: Validation | None = None) -> None:
+def train(config: Config, data: DataDir, feats: str | Path | None, exp_dir: str | Path,
+          world: World, validation: Validation | None = None,
+          tables: CopySources = NO_TABLES, init: str | Path | None = None) -> None:
     """Train, or go on with the training in `exp_dir`.
 
     Args:
         config: everything but the facts of the data.
         data: the training set.
-        feats: its feature store.
+        feats: its feature store; None where it is trained on waveforms.
         exp_dir: where config, log, metrics and models go.
         world: this process among all.
         validation: trials whose EER is measured after every epoch.
+        tables: recordings that waveforms are augmented with.
+        init: a trained model to begin with, see `initial.find_initial`; one that is gone on with
+            has its own weights.
 
     Raises:
         ValueError: the folder holds another training, features do not fit, a loss that is not
             finite (with the utterances of the batch).
         KeyboardInterrupt: asked to stop; the state was saved.
     """
-    exp_dir, store = Path(exp_dir), FeatureStore(feats)
-    source = choose_examples(config, data, store)
+    exp_dir, material = Path(exp_dir), gather_material(config, data, feats, tables)
     if validation:
-        check_compatible(validation.store.directory, validation.store.identity, store.identity)
-        index_trials(validation.trials, list(validation.store))  # a missing one ends it here
+        check_validation(validation, material)
     stop = StopRequest()
-    run = _set_up(config, source, data.path.name, exp_dir, world, validation)
-    # Reads only, so that all processes refuse together; written is when all have read.
-    resume.check_same_training(exp_dir, config, source.speakers, store.identity)
-    world.barrier()
-    if world.is_main:
-        write_text(exp_dir / "config.yaml", dump_config(config))
-        save_facts(exp_dir, store.identity, source.speakers, data.path.name,
-                   build.count_params(run.objective.net))
-    world.barrier()
-    resume.restore(run)
+    run = set_up(config, material, data.path.name, exp_dir, world, validation)
+    said = _begin(run, data.path.name, init)
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
     with stop, Journal(exp_dir, world.is_main, run.step) as journal:
-        journal.describe(run, world, build.count_params(run.objective.net), len(source.speakers))
+        journal.describe(run, world, build.count_params(run.net), len(material.source.speakers))
+        journal.records.say("it begins with: %s", said)
         _train_epochs(run, journal, stop)
+
+
+def _begin(run: Run, train_set: str, init: str | Path | None) -> str:
+    """Write what the training is, load the state or weights that it begins with, and say which."""
+    config, exp_dir, features = run.config, run.exp_dir, run.material.identity
+    speakers = run.material.source.speakers
+    # Reads only, so that all processes refuse together; written is when all have read.
+    resume.check_same_training(exp_dir, config, speakers, features)
+    said = "random weights" if not resume.is_begun(exp_dir) else "the weights of its last state"
+    if init is not None and not resume.is_begun(exp_dir):
+        said = load_initial(find_initial(init), run.net, run.objective.head, speakers, features)
+    run.world.barrier()
+    if run.world.is_main:
+        write_text(exp_dir / "config.yaml", dump_config(config))
+        tuned = None if run.encoder is None else resume.find_tuned(exp_dir)
+        save_facts(exp_dir, features, speakers, train_set, build.count_params(run.net), tuned)
+    run.world.barrier()
+    resume.restore(run)
+    return said
 
 
 def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
@@ -119,28 +96,36 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
     for epoch in range(run.step // per_epoch, config.train.epochs):
         run.sampler.start_at(epoch, run.step % per_epoch)
         journal.start_epoch(epoch, per_epoch, run.step % per_epoch)
-        asked = time.perf_counter()
+        asked = begun = time.perf_counter()
+        part, waited, num_bytes, sums = 0, 0.0, 0, np.zeros(NUM_SUMS)
         for batch in run.loader:
-            waited = time.perf_counter() - asked
+            waited, num_bytes = waited + time.perf_counter() - asked, num_bytes + batch.num_bytes
             lr = learning_rate(run.step, run.total_steps, config.train.lr, config.train.final_lr,
                                round(config.train.warmup_share * run.total_steps))
             margin = _margin(config.loss, run.step / per_epoch)
-            losses, correct = _update(run, batch, lr, margin)
-            run.step += 1
-            *losses, correct, stops = world.sum([*losses, correct, float(stop.requested)])
-            if not math.isfinite(sum(losses)):
+            losses, correct = _update(run, batch, lr, margin, part)
+            sums += world.sum([*losses, correct, float(stop.requested)])
+            if not np.isfinite(sums).all():
                 raise ValueError(_blame(run, batch))
-            journal.log_step(run.step, [loss / world.size for loss in losses], correct,
-                             config.train.batch_size, lr, margin, waited,
-                             time.perf_counter() - asked, batch.num_bytes)
+            part += 1
+            if part < config.train.accumulate:
+                asked = time.perf_counter()
+                continue
+            run.step += 1
+            *losses, correct, stops = sums.tolist()
+            journal.log_step(run.step, [loss / world.size / part for loss in losses], correct,
+                             part * config.train.batch_size, lr, margin, waited,
+                             time.perf_counter() - begun, num_bytes)
             if run.step % per_epoch == 0:
                 break  # the epoch's own checkpoint follows
             if stops or run.step % config.train.checkpoint_steps == 0:
                 resume.save(run)
             if stops:
                 _stop(run)
-            asked = time.perf_counter()
-        journal.log_epoch(epoch + 1, run.step, _validate(run), world.gather(journal.reading()))
+            asked = begun = time.perf_counter()
+            part, waited, num_bytes, sums = 0, 0.0, 0, np.zeros(NUM_SUMS)
+        journal.log_epoch(epoch + 1, run.step, validate(run), world.gather(journal.reading()))
+        journal.log_memory(run.step, world.gather(measure_peaks(world.device)))
         resume.save_epoch(run, epoch + 1)
         if stops and run.step < run.total_steps:
             _stop(run)
@@ -160,26 +145,50 @@ def _margin(loss: Loss, epoch: float) -> float:
     return margin_at(epoch, ramp.start_epoch, ramp.end_epoch, ramp.initial, loss.margin, ramp.shape)
 
 
-def _update(run: Run, batch: Batch, lr: float, margin: float) -> tuple[list[float], float]:
-    """One optimizer step; returns this process's losses and number of correct examples."""
-    # Dropout follows from (seed, step, rank), so a restart needs no generator's state.
-    torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+def _update(run: Run, batch: Batch, lr: float, margin: float,
+            part: int = 0) -> tuple[list[float], float]:
+    """One batch, and after the last of a step's the optimizer.
+
+    Args:
+        run: the training.
+        batch: of this process.
+        lr, margin: of the step.
+        part: number of the batch in its step.
+
+    Returns:
+        This process's losses, as means over the batch, and number of correct examples.
+    """
+    is_last = part + 1 == run.config.train.accumulate
+    if part == 0:
+        # Dropout follows from (seed, step, rank), so a restart needs no generator's state.
+        torch.manual_seed(_mix(run.config.seed, run.step, run.world.rank))
+        run.optimizer.zero_grad(set_to_none=True)
+    # Gradients are exchanged once a step.
+    with nullcontext() if is_last or run.world.size == 1 else run.model.no_sync():
+        losses, correct = _forward(run, batch, margin)
+        loss = losses.sum()
+        run.scaler.scale(loss / run.config.train.accumulate).backward()
+    # Else the weights stay as they are for whoever looks for the cause.
+    if is_last and torch.isfinite(loss):
+        _step(run, lr)
+    return losses.tolist(), float(correct)
+
+
+def _forward(run: Run, batch: Batch, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
     feats = run.to_floats(batch.feats.to(run.world.device, non_blocking=True))
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
     epoch = run.step / run.sampler.steps_per_epoch
-    losses, correct = run.model(feats, speakers, batch.utts, margin, epoch)
-    loss = losses.sum()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.scaler.scale(loss).backward()
+    return run.model(feats, speakers, batch.utts, margin, epoch)
+
+
+def _step(run: Run, lr: float) -> None:
+    for group, factor in zip(run.optimizer.param_groups, run.rate_factors, strict=True):
+        group["lr"] = factor * lr
     if run.config.train.max_grad_norm is not None:
         run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_(run.model.parameters(), run.config.train.max_grad_norm)
-    if torch.isfinite(loss):  # else the weights stay as they are for whoever looks for the cause
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-    return losses.tolist(), float(correct)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
@@ -197,48 +206,4 @@ def _blame(run: Run, batch: Batch) -> str:
     cause = (f"features that are not finite: {name_some(broken)}" if broken else
              "all its features are finite; lower train.lr. Its utterances: "
              + " ".join(utt for utt, _ in checked))
-    return f"the loss is not finite at step {run.step}: {cause}"
-
-
-def _validate(run: Run) -> float | None:
-    """EER in percent on the validation trials, raw cosine."""
-    if run.validation is None:
-        return None
-    trials = run.validation.trials
-    utts = sorted({*trials.enroll, *trials.test})
-    vectors = embed_store(run.objective.net, run.validation.store, utts, run.world)
-    enroll_index, test_index, _ = index_trials(trials, utts)
-    return 100 * eer(cosine_scores(vectors, vectors, enroll_index, test_index), trials.labels)
-
-
-def _build_objective(config: Config, source: FeatureSource, train_set: str,
-                     precision: torch.dtype | None) -> Objective:
-    net = build.build_net(config.model, source.store.num_layers, source.store.dim)
-    head = build.build_head(config.loss, config.model.embed_dim, len(source.speakers))
-    contrastive, weight, teacher = None, 0.0, None
-    if config.contrastive:
-        contrastive = build.build_contrastive(config.contrastive, net)
-        weight = config.contrastive.weight
-    if config.distill:
-        teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers)
-        teacher.check(config.model.embed_dim)
-    return Objective(net, head, precision, contrastive, weight, teacher)
-
-
-def _set_up(config: Config, source: FeatureSource, train_set: str, exp_dir: Path, world: World,
-            validation: Validation | None) -> Run:
-    torch.manual_seed(config.seed)  # the same initial weights on every process
-    precision = choose_precision(config.train.precision, world.device)
-    objective = _build_objective(config, source, train_set, precision)
-    objective = synchronise_batch_norm(objective, world).to(world.device)
-    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad],
-                                 lr=config.train.lr, weight_decay=config.train.weight_decay)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
-    sampler, loader = make_loader(config, source, world)
-    to_floats, model = nn.Identity(), objective
-    if source.as_stored:
-        to_floats = Dequantize(source.store.codec, source.crop_shape).to(world.device)
-    if world.size > 1:
-        model = DistributedDataParallel(objective, broadcast_buffers=False)
-    return Run(config, world, exp_dir, objective, model, to_floats, optimizer, scaler, sampler,
-               loader, validation)
+    return f"the loss is not finite at step {run.step + 1}: {cause}"

@@ -45,35 +45,36 @@ def export_frontend(frontend: FrozenSSL, directory: str | Path) -> None:
 def describe_model(model: Wav2Vec2Model) -> tuple[str, dict]:
     """The function of torchaudio that builds such an encoder, and its arguments.
 
-    Dropout and layer drop are 0: a frozen encoder has none.
+    Dropout is part of them: a frozen encoder has no use for it, one that is tuned does.
     """
     convs = model.feature_extractor.conv_layers
-    transformer = model.encoder.transformer
-    first, position = transformer.layers[0], transformer.pos_conv_embed
-    is_wavlm = isinstance(first.attention, WavLMSelfAttention)
+    encoder, transformer = model.encoder, model.encoder.transformer
+    block, position = transformer.layers[0], transformer.pos_conv_embed
+    attention = block.attention
+    is_wavlm = isinstance(attention, WavLMSelfAttention)
     arguments = {
         "extractor_mode": "group_norm" if isinstance(convs[0].layer_norm, nn.GroupNorm)
                           else "layer_norm",
         "extractor_conv_layer_config": [[conv.conv.out_channels, conv.kernel_size, conv.stride]
                                         for conv in convs],
         "extractor_conv_bias": convs[0].conv.bias is not None,
-        "encoder_embed_dim": first.attention.embed_dim,
-        "encoder_projection_dropout": 0.0,
+        "encoder_embed_dim": attention.embed_dim,
+        "encoder_projection_dropout": encoder.feature_projection.dropout.p,
         "encoder_pos_conv_kernel": position.conv.kernel_size[0],
         "encoder_pos_conv_groups": position.conv.groups,
         "encoder_num_layers": len(transformer.layers),
-        "encoder_num_heads": first.attention.num_heads,
-        "encoder_attention_dropout": 0.0,
-        "encoder_ff_interm_features": first.feed_forward.intermediate_dense.out_features,
-        "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.0,
-        "encoder_layer_norm_first": first.layer_norm_first,
-        "encoder_layer_drop": 0.0,
+        "encoder_num_heads": attention.num_heads,
+        "encoder_attention_dropout": attention.dropout,
+        "encoder_ff_interm_features": block.feed_forward.intermediate_dense.out_features,
+        "encoder_ff_interm_dropout": block.feed_forward.intermediate_dropout.p,
+        "encoder_dropout": block.dropout.p,
+        "encoder_layer_norm_first": block.layer_norm_first,
+        "encoder_layer_drop": transformer.layer_drop,
         "aux_num_out": None,
     }
     if is_wavlm:
-        arguments["encoder_num_buckets"] = first.attention.num_buckets
-        arguments["encoder_max_distance"] = first.attention.max_distance
+        arguments["encoder_num_buckets"] = attention.num_buckets
+        arguments["encoder_max_distance"] = attention.max_distance
     kind = "wavlm_model" if is_wavlm else "wav2vec2_model"
     return f"torchaudio.models.{kind}", arguments
 

@@ -9,28 +9,32 @@ An item's numbers here are those it has alone, whatever it is padded with:
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torchaudio.models import Wav2Vec2Model
 from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 
 def compute_states(
     model: Wav2Vec2Model, wav: Tensor, samples: list[int], after_norm: bool = True,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None, checkpointing: bool = False,
 ) -> Tensor:
     """Compute the hidden states that transformers calls `hidden_states`.
 
     Args:
-        model: torchaudio's module, in evaluation mode.
+        model: torchaudio's module; in training mode its dropout acts, but no block is left out
+            (layer drop), since what is behind wants every state.
         wav: (B, S) waveforms, normalised if the encoder wants it.
         samples: B true lengths, each enough for a frame.
         after_norm: large style only: the last state is after the norm that follows the last block.
         layers: the states wanted, in rising order; None for all. Blocks above the last of them
             do not run.
+        checkpointing: keep nothing of a block for its gradients, but compute it a second time.
 
     Returns:
         (B, T, L, D), zeros in padded frames; of the weights' type, under autocast too.
@@ -38,10 +42,11 @@ def compute_states(
     x = model.encoder.feature_projection(convolve(model, wav, samples))  # (B, T, D)
     frames = [count_frames(model, n) for n in samples]
     if min(frames) == x.shape[1]:  # nothing to hide, and attention is cheaper without a mask
-        return torch.stack(run_blocks(model, x, None, after_norm, layers), dim=2)
+        return torch.stack(run_blocks(model, x, None, after_norm, layers, checkpointing), dim=2)
     ends = torch.tensor(frames, device=x.device)
     pad = torch.arange(x.shape[1], device=x.device) >= ends[:, None]  # (B, T)
-    states = run_blocks(model, x.masked_fill(pad[:, :, None], 0.0), pad, after_norm, layers)
+    x = x.masked_fill(pad[:, :, None], 0.0)
+    states = run_blocks(model, x, pad, after_norm, layers, checkpointing)
     return torch.stack(states, dim=2).masked_fill(pad[:, :, None, None], 0.0)
 
 
@@ -83,9 +88,12 @@ def convolve(model: Wav2Vec2Model, wav: Tensor, samples: list[int]) -> Tensor:
 
 def run_blocks(
     model: Wav2Vec2Model, x: Tensor, pad: Tensor | None, after_norm: bool,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None, checkpointing: bool = False,
 ) -> list[Tensor]:
-    """(B, T, D) and its padding (B, T) -> L states (B, T, D), of `layers` where given."""
+    """(B, T, D) and its padding (B, T) -> L states (B, T, D), of `layers` where given.
+
+    `checkpointing`: see `compute_states`.
+    """
     transformer = model.encoder.transformer
     num_blocks = len(transformer.layers)
     wanted = range(num_blocks + 1) if layers is None else layers
@@ -97,9 +105,11 @@ def run_blocks(
     large_style = not transformer.layer_norm_first
     if not large_style:
         x = transformer.layer_norm(x)
+    x = transformer.dropout(x)
     states = [x] if 0 in wanted else []
     for number, layer in enumerate(islice(transformer.layers, wanted[-1]), start=1):
-        x, _ = layer(x, **arguments)
+        run = partial(checkpoint, layer, use_reentrant=False) if checkpointing else layer
+        x, _ = run(x, **arguments)
         if number in wanted:
             states.append(x)
     if large_style and after_norm and wanted[-1] == num_blocks:

@@ -30,9 +30,9 @@ LAST_STATES = ("after_norm", "before_norm")
 class FrozenSSL(nn.Module):
     """A frozen encoder (WavLM, HuBERT, wav2vec 2.0): (B, S) -> (B, T, L, D).
 
-    Parameters need no gradient and the module stays in evaluation mode, so dropout and layer drop
-    never act. `forward` records gradients if asked for: `requires_grad_(True)` makes the encoder
-    trainable for joint fine-tuning. Mixed precision is the caller's `torch.autocast`.
+    Parameters need no gradient and the module stays in evaluation mode, so dropout never acts,
+    until `tuning.start_tuning` makes the encoder trainable. Mixed precision is the caller's
+    `torch.autocast`.
 
     Args:
         model: torchaudio's module.
@@ -72,6 +72,7 @@ class FrozenSSL(nn.Module):
         self.last_state = last_state
         self.max_seconds = max_seconds
         self.overlap_seconds = overlap_seconds
+        self.is_tuned = self.checkpointing = False  # see `tuning`
         self._window_frames = self.num_frames(round(max_seconds * sample_rate))
         self._overlap_frames = round(overlap_seconds * sample_rate / self.frame_shift)
         if not 0 <= self._overlap_frames < self._window_frames:
@@ -117,8 +118,8 @@ class FrozenSSL(nn.Module):
         return cls(*facts, last_state, max_seconds, overlap_seconds)
 
     def train(self, mode: bool = True) -> "FrozenSSL":
-        """Stay in evaluation mode, whatever a parent module is set to."""
-        return super().train(False)
+        """Stay in evaluation mode, whatever a parent module is set to, unless it is tuned."""
+        return super().train(mode and self.is_tuned)
 
     @property
     def num_layers(self) -> int:
@@ -241,7 +242,8 @@ class FrozenSSL(nn.Module):
 
     def _pass(self, wav: Tensor, samples: list[int], layers: Sequence[int] | None) -> Tensor:
         """The states of a normalised batch: (B, S) -> (B, T, L, D)."""
-        return compute_states(self.model, wav, samples, self.last_state == "after_norm", layers)
+        return compute_states(self.model, wav, samples, self.last_state == "after_norm", layers,
+                              self.checkpointing and self.training)
 
     def _check_lengths(self, wav: Tensor, lengths: Tensor | Sequence[int] | None) -> list[int]:
         """The samples of each utterance of a batch (B, S), checked."""

@@ -1,6 +1,7 @@
 """Audio files to `(S,)` float32 and back: whatever libsndfile reads, at the rate that is wanted."""
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +62,56 @@ def read_audio(path: str | Path, sample_rate: int = 16000) -> np.ndarray:
         AudioError: no such file, not audio, no samples, or samples that are not finite.
     """
     info = read_info(path)
-    try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: broken audio ({error})") from error
+    samples = _read_frames(path, 0, info.num_samples)
     if len(samples) == 0:
         raise AudioError(f"{path}: the header promises {info.num_samples} samples, none is there")
+    return _convert(path, samples, info.sample_rate, sample_rate)
+
+
+def read_crop(path: str | Path, num_samples: int, place: float,
+              sample_rate: int = 16000) -> np.ndarray:
+    """Read a stretch of a recording, at the cost of that stretch where the format can seek.
+
+    Args:
+        path: as for `read_audio`.
+        num_samples: S at the wanted rate.
+        place: of the stretch among all there are, from 0 (the first) to below 1; as drawn evenly.
+        sample_rate: samples per second wanted.
+
+    Returns:
+        (S,) float32, as `read_audio` has them there, but for the ends of a stretch that is
+        resampled; a shorter recording as a whole.
+
+    Raises:
+        AudioError: as for `read_audio`.
+    """
+    info = read_info(path)
+    count = math.ceil(num_samples * info.sample_rate / sample_rate)
+    if info.num_samples <= count:
+        return read_audio(path, sample_rate)[:num_samples]
+    start = int(place * (info.num_samples - count + 1))
+    samples = _read_frames(path, start, count)
+    if len(samples) == 0:
+        raise AudioError(f"{path}: the header promises {info.num_samples} samples, none is there "
+                         f"from {start} on")
+    return _convert(path, samples, info.sample_rate, sample_rate)[:num_samples]
+
+
+def _read_frames(path: str | Path, start: int, count: int) -> np.ndarray:
+    """Samples (S, C) as they are in the file."""
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            if start and not file.seekable():
+                return file.read(start + count, dtype="float32", always_2d=True)[start:]
+            if start:
+                file.seek(start)
+            return file.read(count, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{path}: broken audio ({error})") from error
+
+
+def _convert(path: str | Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """(S, C) at a file's rate -> (S',) at the wanted one."""
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")

@@ -7,13 +7,33 @@ from pathlib import Path
 from wespeaker_lap.io.table import read_lines, write_text
 
 
-def save_facts(exp_dir: Path, features: dict, speakers: Sequence[str], train_set: str,
-               num_params: int) -> None:
-    """Write what a model needs to be built again besides its config: model.json, speakers.txt."""
+def save_facts(exp_dir: str | Path, features: dict, speakers: Sequence[str], train_set: str,
+               num_params: int, tuned: dict | None = None) -> None:
+    """Write what a model needs to be built again besides its config: model.json, speakers.txt.
+
+    Args:
+        exp_dir: of the training.
+        features: identity of what it learns from, before the first step.
+        speakers: the class names, in class order.
+        train_set: name of the set.
+        num_params: of the network.
+        tuned: in which fields the features are others since the encoder is tuned.
+    """
     facts = {"features": features, "num_speakers": len(speakers), "train_set": train_set,
-             "num_params": num_params}
-    write_text(exp_dir / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
-    write_text(exp_dir / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+             "num_params": num_params} | ({"tuned": tuned} if tuned else {})
+    write_text(Path(exp_dir) / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
+    write_text(Path(exp_dir) / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def save_tuned(exp_dir: str | Path, tuned: dict) -> None:
+    """Note in model.json in which fields the features have changed with their encoder."""
+    facts = {**load_facts(exp_dir), "tuned": tuned}
+    write_text(Path(exp_dir) / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def find_features(facts: dict) -> dict:
+    """The identity of the features that a model wants now: of its tuned encoder, if it has one."""
+    return {**facts["features"], **facts.get("tuned", {})}
 
 
 def load_facts(exp_dir: str | Path) -> dict:

@@ -1,10 +1,12 @@
 """The trained back end: layers of an encoder -> frames -> one vector -> a speaker embedding."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
 class SpeakerNet(nn.Module):
-    """(Span-out), layer pool, (frame network), time pool, batch norm, linear, batch norm.
+    """(Augmentation), layer pool, (frame network), time pool, batch norm, linear, batch norm.
 
     Source: arXiv 2512.22148, back end of the LAP-ASTP system. Linear weights are
     Xavier-uniform and biases zero, except in `frame_net`, which brings its own. With `hidden_dim`
@@ -18,7 +20,8 @@ class SpeakerNet(nn.Module):
             (frames (B, T', F'), lengths)`, with `out_dim` F'; it returns the lengths because
             it may shorten the sequences.
         hidden_dim: of a layer more between pooling and embedding; None for none.
-        span_out: optional `(feats (B, T, L, D), lengths) -> (feats, lengths)`, before all else.
+        augments: what is done to training utterances before all else, one after the other: each
+            `(feats (B, T, L, D), lengths) -> (feats, lengths)`, and nothing in eval mode.
 
     Raises:
         ValueError: the time pool expects other frames than it gets.
@@ -38,7 +41,7 @@ class SpeakerNet(nn.Module):
         embed_dim: int = 192,
         frame_net: nn.Module | None = None,
         hidden_dim: int | None = None,
-        span_out: nn.Module | None = None,
+        augments: Sequence[nn.Module] = (),
     ):
         super().__init__()
         frame_dim = layer_pool.out_dim if frame_net is None else frame_net.out_dim
@@ -47,7 +50,7 @@ class SpeakerNet(nn.Module):
                 f"the time pool wants frames of {time_pool.in_dim} values, but gets {frame_dim}"
             )
         self.embed_dim = embed_dim
-        self.span_out = span_out
+        self.augments = nn.ModuleList(augments)
         self.layer_pool = layer_pool
         self.frame_net = frame_net
         self.time_pool = time_pool
@@ -78,8 +81,8 @@ class SpeakerNet(nn.Module):
         Raises:
             ValueError: `feats` or `lengths` does not fit the network.
         """
-        if self.span_out is not None:
-            feats, lengths = self.span_out(feats, lengths)
+        for augment in self.augments:
+            feats, lengths = augment(feats, lengths)
         frames, scales = self.layer_pool(feats, lengths), []  # (B, T, F)
         if return_scales:
             frames, lengths, scales = self.frame_net(frames, lengths, return_scales=True)

@@ -37,4 +37,5 @@ def centre(exp_dir: Path, vectors: np.ndarray, mean_set: str | None) -> np.ndarr
 
 def read_cohort(exp_dir: Path, cohort_dir: Path) -> tuple[list[str], np.ndarray]:
     """The C speakers of a data directory and (C, E), the means of their embeddings."""
-    return speaker_means(*read_set(exp_dir, cohort_dir.name), load_data_dir(cohort_dir).utt2spk)
+    utt2spk = load_data_dir(cohort_dir).utt2spk
+    return speaker_means(*read_set(exp_dir, cohort_dir.name), utt2spk)

@@ -16,7 +16,7 @@ from wespeaker_lap.engine.checkpoint import AVERAGED
 from wespeaker_lap.engine.dist import choose_device
 from wespeaker_lap.engine.embed import load_net
 from wespeaker_lap.io.audio import AudioError, read_audio
-from wespeaker_lap.io.facts import load_facts
+from wespeaker_lap.io.facts import find_features, load_facts
 from wespeaker_lap.io.feats import FeatureStore, as_stored
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, replacing
@@ -79,7 +79,7 @@ def open_system(exp_dir: str | Path, data: DataDir, feats: str | Path | None = N
         net, read, source = model.net, _read_waves(model, data), f"recordings of {data.path.name}"
     else:
         store = FeatureStore(feats)
-        check_compatible(feats, store.identity, facts["features"])
+        check_compatible(feats, store.identity, find_features(facts))
         missing = [utt for utt in sorted(data.wavs) if utt not in store]
         if missing:
             raise ValueError(f"{feats}: no features for {name_some(missing)}; run stage 2 for "

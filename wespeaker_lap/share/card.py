@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from wespeaker_lap.config import Config, EncoderFrontend
+from wespeaker_lap.io.facts import find_features
 from wespeaker_lap.score.evaluate import ResultRow
 from wespeaker_lap.score.operating import TITLES, OperatingPoint
 from wespeaker_lap.share.report import LABELS
@@ -94,14 +95,14 @@ def _header(results: Results, licences: Licences) -> dict:
 
 
 def _describe(results: Results, config: Config, facts: dict, is_included: bool) -> str:
-    features, model = facts["features"], config.model
+    features, model = find_features(facts), config.model
     nets = [model.layer_pool.name, model.frame_net and model.frame_net.name, model.time_pool.name]
-    front = f"{features['encoder']}, {features['num_layers']} layers of {features['dim']}"
+    front = f"{facts['features']['encoder']}, {features['num_layers']} layers of {features['dim']}"
     if isinstance(config.frontend, EncoderFrontend):
         place = "included in `encoder/`" if is_included else "not included, found by its name"
         front += f"; {place}; SHA-256 of its weights `{features['weights_sha256']}`"
     lines = {"Input": f"speech, {features['sample_rate']} Hz, one channel",
-             "Frontend, frozen": front,
+             f"Frontend, {'tuned' if config.train.encoder else 'frozen'}": front,
              "Back end": f"{', '.join(filter(None, nets))}; {results.params / 1e6:.2f} M weights, "
                          f"embeddings of {model.embed_dim} numbers",
              "Mean subtracted": results.mean_subtraction or "none",
@@ -112,7 +113,8 @@ def _describe(results: Results, config: Config, facts: dict, is_included: bool) 
 
 
 def _describe_data(facts: dict, config: Config) -> str:
-    copies = ", ".join(config.features.copies)
+    copies, augment = ", ".join(config.features.copies), config.data.augment
+    copies += f"; of their crops {augment.prob:.0%} augmented in training" if augment else ""
     return (f"Set `{facts['train_set']}`: {facts['num_speakers']:,} speakers (`speakers.txt`; a "
             f"speaker at another speed counts as one more). Utterances: {copies}. What the encoder "
             f"was trained on, its own card tells.\n")

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from wespeaker_lap import build
 from wespeaker_lap.config import EncoderFrontend, FbankFrontend
+from wespeaker_lap.engine.frontend import load_tuned
 from wespeaker_lap.frontends.fbank import FbankLayer
 from wespeaker_lap.frontends.huggingface import PREFIX
 from wespeaker_lap.frontends.loading import PACKAGED, WEIGHT_SUFFIXES, find_bundle
 from wespeaker_lap.frontends.selection import Selection, select_stored
 from wespeaker_lap.frontends.sources import load_checkpoint
 from wespeaker_lap.frontends.ssl import FrozenSSL
+from wespeaker_lap.io.facts import find_features
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.share.opening import Parts
 
@@ -26,7 +28,7 @@ def load_frontend(parts: Parts,
         FileNotFoundError: it is not in reach.
         ValueError: it is another one; names the fields that differ.
     """
-    features, section = parts.facts["features"], parts.config.frontend
+    features, section = find_features(parts.facts), parts.config.frontend
     if isinstance(section, FbankFrontend):
         frontend = build.build_frontend(section)
     elif encoder is not None:
@@ -37,6 +39,8 @@ def load_frontend(parts: Parts,
         frontend = FrozenSSL(found.model, found.name, found.sample_rate, found.normalize_waveform,
                              found.normalize_eps, section.last_state, section.max_seconds,
                              section.overlap_seconds)
+    elif parts.config.train.encoder is not None:  # not packed: it is that of the averaged weights
+        frontend = load_tuned(Path(parts.source), parts.config)
     else:
         try:
             frontend = build.build_frontend(section)

@@ -12,9 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.numpy
+import safetensors.torch
 
 from wespeaker_lap import __version__
 from wespeaker_lap.config import Config, EncoderFrontend, dump_config
+from wespeaker_lap.engine.checkpoint import load_tensors
+from wespeaker_lap.engine.frontend import FOLDER as TUNED
 from wespeaker_lap.frontends.export import export_frontend
 from wespeaker_lap.frontends.loading import FILTER_BANKS
 from wespeaker_lap.io.table import write_text
@@ -36,7 +39,7 @@ def pack(exp_dir: str | Path, out: str | Path, *, with_encoder: bool = False,
         exp_dir: of the training, scored (stage 5 or later).
         out: the folder; with `as_tar`, `<out>.tar` is written instead. An older packed model of
             that name is replaced.
-        with_encoder: include the encoder, so that nothing else is needed.
+        with_encoder: include the encoder, as one that was trained with the network always is.
         as_tar: one file instead of a folder.
         licences: of code, encoder and data, for the card.
         data_dirs: where the recordings of the trials are; None takes those that stage 5 noted.
@@ -56,12 +59,12 @@ def pack(exp_dir: str | Path, out: str | Path, *, with_encoder: bool = False,
     _refuse_others(target, as_tar)
     with open_model(exp_dir) as parts, _staging(target) as staging:
         folder = staging / "model"
-        _fill(folder, exp_dir, parts, with_encoder, licences or Licences())
+        is_included = _fill(folder, exp_dir, parts, with_encoder, licences or Licences())
         found = folder
         if as_tar:
             found = staging / target.name
             bundle.write_tar(folder, found, target.stem)
-        place = None if with_encoder else parts.config.frontend.name
+        place = None if is_included else parts.config.frontend.name
         checked = _check(found, exp_dir, data_dirs, num_checked, device, place)
         logging.info("computed again in a process of its own: %s", checked)
         _replace(found, target, staging)
@@ -94,17 +97,14 @@ def _replace(found: Path, target: Path, staging: Path) -> None:
 
 
 def _fill(folder: Path, exp_dir: Path, parts: Parts, with_encoder: bool,
-          licences: Licences) -> None:
-    """Write every file of the packed model."""
+          licences: Licences) -> bool:
+    """Write every file of the packed model; returns whether the encoder is among them."""
     folder.mkdir()
     encoder = parts.facts["features"]["encoder"]
-    for source, name in ((exp_dir / "model.json", bundle.FACTS), (parts.weights, bundle.WEIGHTS),
-                         (exp_dir / "speakers.txt", bundle.SPEAKERS)):
-        if not source.is_file():
-            raise FileNotFoundError(f"{source}: no such file; run stages 3 and 4")
-        shutil.copyfile(source, folder / name)
+    _copy_training(folder, exp_dir, parts)
     write_text(folder / bundle.CONFIG, dump_config(_without_paths(parts.config, encoder)))
-    is_included = with_encoder and isinstance(parts.config.frontend, EncoderFrontend)
+    is_tuned = parts.config.train.encoder is not None
+    is_included = isinstance(parts.config.frontend, EncoderFrontend) and (with_encoder or is_tuned)
     if is_included:
         whole = load_frontend(parts)
         export_frontend(getattr(whole, "frontend", whole), folder / bundle.ENCODER)
@@ -121,6 +121,20 @@ def _fill(folder: Path, exp_dir: Path, parts: Parts, with_encoder: bool,
     write_text(folder / bundle.CARD, card)
     bundle.seal(folder, {"toolkit_version": __version__, "encoder": encoder,
                          "encoder_included": is_included, "licences": asdict(licences)})
+    return is_included
+
+
+def _copy_training(folder: Path, exp_dir: Path, parts: Parts) -> None:
+    """Copy what the training wrote; the weights of an encoder go into its own folder."""
+    for source, name in ((exp_dir / "model.json", bundle.FACTS), (parts.weights, bundle.WEIGHTS),
+                         (exp_dir / "speakers.txt", bundle.SPEAKERS)):
+        if not source.is_file():
+            raise FileNotFoundError(f"{source}: no such file; run stages 3 and 4")
+        shutil.copyfile(source, folder / name)
+    if parts.config.train.encoder is not None:
+        tensors = {name: value for name, value in load_tensors(parts.weights).items()
+                   if not name.startswith(f"{TUNED}.")}
+        (folder / bundle.WEIGHTS).write_bytes(safetensors.torch.save(tensors))
 
 
 def _without_paths(config: Config, encoder: str) -> Config:
