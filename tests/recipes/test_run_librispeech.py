@@ -92,7 +92,8 @@ def test_the_results(done: Recipe) -> None:
     # 4 readers of 3: 12 x 11 / 2 pairs, 4 x 3 of one reader.
     rows = json.loads((done.exp / "results.json").read_text())["rows"]
     assert [(row["trials"], row["norm"], row["num_trials"], row["num_target"]) for row in rows] == [
-        ("unipool_test", "none", 66, 12), ("unipool_test", "asnorm", 66, 12)]
+        ("unipool_test", "none", 66, 12), ("unipool_test", "asnorm", 66, 12),
+        ("unipool_test", "qmf", 66, 12)]
 
 
 def test_without_the_published_lists_some_are_made(corpus: Path, tmp_path: Path) -> None:

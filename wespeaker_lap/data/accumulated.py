@@ -30,7 +30,7 @@ class CutBatches:
     def __init__(self, sampler: ShuffledBatches | BalancedBatchSampler, num_parts: int,
                  rank: int = 0, world_size: int = 1):
         # Utterances that belong together.
-        whole = sampler.num_utts if isinstance(sampler, BalancedBatchSampler) else 1
+        whole = sampler.utts_per_speaker if isinstance(sampler, BalancedBatchSampler) else 1
         if sampler.batch_size % (num_parts * world_size * whole):
             raise ValueError(f"{sampler.batch_size} examples a step (train.batch_size times "
                              f"accumulate) cannot be cut into {num_parts} batches for {world_size} "

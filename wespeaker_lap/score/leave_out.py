@@ -26,14 +26,14 @@ def as_norm_leaving_out(scores: np.ndarray, emb: np.ndarray, speakers: Sequence[
         test_index: (n,) row in `emb` of each trial's test side.
         cohort: (C, E) cohort embeddings, one a speaker.
         cohort_speakers: C speaker ids; a trial's speakers need not be among them.
-        top_n: how many of the remaining cohort scores count.
+        top_n: how many of the remaining cohort scores count; all where fewer remain.
 
     Returns:
         (n,) float64.
 
     Raises:
-        ValueError: the shapes do not fit, too few speakers remain for `top_n`, or the cohort
-            scores of a trial do not differ.
+        ValueError: the shapes do not fit, fewer than two speakers remain for a trial, or the
+            cohort scores of a trial do not differ.
     """
     check_index(emb, emb, enroll_index, test_index)
     if scores.shape != enroll_index.shape or len(speakers) != len(emb):
@@ -46,10 +46,10 @@ def as_norm_leaving_out(scores: np.ndarray, emb: np.ndarray, speakers: Sequence[
     own = np.array([columns.get(speaker, -1) for speaker in speakers])  # (m,)
     own = np.stack([own[enroll_index], own[test_index]], axis=1)  # (n, 2)
     num_left = len(cohort) - (own >= 0).sum(axis=1) + ((own[:, 0] == own[:, 1]) & (own[:, 0] >= 0))
-    if top_n < 2 or (num_left < top_n).any():
-        raise ValueError(f"score.top_n is {top_n}, and of the cohort's {len(cohort)} speakers "
-                         f"{num_left.min()} are left without those of a trial; lower top_n "
-                         f"(--top_n) to at most that and at least 2, or take a larger cohort")
+    top_n = min(top_n, num_left.min())
+    if top_n < 2:
+        raise ValueError(f"AS-norm wants two speakers or more: top_n is {top_n}, of the cohort's "
+                         f"{len(cohort)} {num_left.min()} are left without those of a trial")
     best, who = _rank_cohort(emb, cohort, min(top_n + 2, len(cohort)))
     stats = [_stats_without(best, who, index, own, top_n) for index in (enroll_index, test_index)]
     return 0.5 * sum((scores - mean) / std for mean, std in stats)
