@@ -59,3 +59,25 @@ def import_valid_list(source: str | Path, utts: Collection[str], target: str | P
                          for a, b in zip(trials.enroll, trials.test, strict=True)])
         write_trials(target.with_name("valid.kaldi"), trials.select(kept))
     return told
+
+
+def import_unipool(lists_dir: Path, data: Path, name: str, utts: Collection[str], incomplete: str,
+                   published: int) -> str:
+    """Write UniPool's list of one set, `NAME.kaldi.gz` in a folder of lists, into the set.
+
+    Args:
+        lists_dir: the folder of lists.
+        data: folder of the data directories; the list becomes `NAME/trials/unipool_NAME.kaldi`.
+        name: of the set; `valid` is taken by `import_valid_list`, others by `import_list`.
+        utts, incomplete, published: as for these.
+
+    Returns:
+        One line about what was done.
+
+    Raises:
+        ValueError: a broken list, or an incomplete one under `error`.
+    """
+    take = import_valid_list if name == "valid" else import_list
+    told = take(lists_dir / f"{name}.kaldi.gz", utts,
+                data / name / "trials" / f"unipool_{name}.kaldi", incomplete, published)
+    return f"unipool_{name}: {told}"

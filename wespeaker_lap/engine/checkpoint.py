@@ -53,8 +53,13 @@ def save_weights(path: Path, net: nn.Module, head: nn.Module,
         aside.write_bytes(safetensors.torch.save(tensors))
 
 
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+def load_tensors(path: Path, part: str | None = None) -> dict[str, torch.Tensor]:
     """Read a safetensors file.
+
+    Args:
+        path: the file.
+        part: what a module was called when it was saved: its tensors alone, by their names in the
+            module; None for all.
 
     Raises:
         FileNotFoundError, ValueError: it is missing or broken.
@@ -62,9 +67,13 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; has the training finished an epoch?")
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+    if part is None:
+        return tensors
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items()
+            if key.startswith(f"{part}.")}
 
 
 def load_net(path: Path, net: nn.Module, part: str = "net") -> None:
@@ -78,8 +87,7 @@ def load_net(path: Path, net: nn.Module, part: str = "net") -> None:
     Raises:
         ValueError: lists missing, unexpected and differently shaped tensors.
     """
-    tensors = {key.removeprefix(f"{part}."): value for key, value in load_tensors(path).items()
-               if key.startswith(f"{part}.")}
+    tensors = load_tensors(path, part)
     own = net.state_dict()
     problems = [f"missing {key}" for key in own.keys() - tensors.keys()]
     problems += [f"unexpected {key}" for key in tensors.keys() - own.keys()]

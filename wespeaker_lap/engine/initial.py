@@ -78,8 +78,7 @@ def load_initial(initial: Initial, net: nn.Module, head: nn.Module, speakers: Se
                          f"{'; '.join(differing)}. After joint fine-tuning, set frontend.name to "
                          f"the folder encoder/ beside its model.json")
     checkpoint.load_net(initial.path, net)
-    tensors = {name.removeprefix("head."): value for name, value in
-               checkpoint.load_tensors(initial.path).items() if name.startswith("head.")}
+    tensors = checkpoint.load_tensors(initial.path, "head")
     if not tensors:
         return f"from {initial.path}: no classifier in it; all {len(speakers)} speakers are new"
     if not initial.speakers:

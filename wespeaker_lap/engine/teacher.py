@@ -114,8 +114,5 @@ def _load_head(exp_dir: Path, embed_dim: int, num_speakers: int) -> nn.Module:
     if config.name == "aam":
         config = config.model_copy(update={"top_k": 0})
     head = build.build_head(config, embed_dim, num_speakers)
-    path = exp_dir / "models" / f"{checkpoint.AVERAGED}.safetensors"
-    head.load_state_dict({key.removeprefix("head."): value
-                          for key, value in checkpoint.load_tensors(path).items()
-                          if key.startswith("head.")})
+    checkpoint.load_net(exp_dir / "models" / f"{checkpoint.AVERAGED}.safetensors", head, "head")
     return head.requires_grad_(False).eval()

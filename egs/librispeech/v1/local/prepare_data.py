@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.data.download import check_md5, fetch, unpack
-from wespeaker_lap.data.published import import_list, import_valid_list
+from wespeaker_lap.data.published import import_unipool
 from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_lines
 
@@ -135,13 +135,9 @@ def prepare(args: argparse.Namespace) -> None:
     readers = read_readers(args.corpus_dir / "SPEAKERS.TXT")
     for name, parts in {"train": tuple(args.train_parts), **HELD_OUT}.items():
         utts = write_set(args, name, parts, readers)
-        if name == "train":
-            continue
-        take = import_valid_list if name == "valid" else import_list
-        told = take(args.lists_dir / f"{name}.kaldi.gz", utts,
-                    args.data / name / "trials" / f"unipool_{name}.kaldi", args.incomplete_lists,
-                    NUM_TRIALS)
-        print(f"unipool_{name}: {told}")
+        if name != "train":
+            print(import_unipool(args.lists_dir, args.data, name, utts, args.incomplete_lists,
+                                 NUM_TRIALS))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

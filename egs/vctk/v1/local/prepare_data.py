@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.data.download import check_md5, fetch, unpack
-from wespeaker_lap.data.published import import_list, import_valid_list
+from wespeaker_lap.data.published import import_unipool
 from wespeaker_lap.io.command import finish_command
 from wespeaker_lap.io.table import name_some, read_table
 
@@ -103,11 +103,8 @@ def prepare(args: argparse.Namespace) -> None:
                        genders)
         print(f"{args.data / name}: {len(set(own.values()))} speakers, {len(own)} utterances")
         if name != "train":
-            take = import_valid_list if name == "valid" else import_list
-            told = take(args.lists_dir / f"{name}.kaldi.gz", own,
-                        args.data / name / "trials" / f"unipool_{name}.kaldi",
-                        args.incomplete_lists, NUM_TRIALS[name])
-            print(f"unipool_{name}: {told}")
+            print(import_unipool(args.lists_dir, args.data, name, own, args.incomplete_lists,
+                                 NUM_TRIALS[name]))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
