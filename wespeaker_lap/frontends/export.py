@@ -26,7 +26,7 @@ def export_frontend(frontend: FrozenSSL, directory: str | Path) -> None:
     Raises:
         ValueError: an encoder that its arguments do not describe.
     """
-    directory, model = Path(directory), frontend.model
+    model = frontend.model
     architecture, arguments = describe_model(model)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     with torch.device("meta"):
@@ -35,11 +35,23 @@ def export_frontend(frontend: FrozenSSL, directory: str | Path) -> None:
         raise ValueError(f"{frontend.name}: built in another way than torchaudio's encoders, so it "
                          f"cannot be written as one")
     tensors = {name: _shrink(value.detach().cpu()) for name, value in model.state_dict().items()}
-    with replacing(directory / "model.safetensors") as aside:
+    write_encoder(directory, tensors, {
+        architecture: arguments, "normalize_waveform": frontend.normalize_waveform,
+        "normalize_eps": frontend.normalize_eps, "sample_rate": frontend.sample_rate})
+
+
+def write_encoder(directory: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write the two files of an encoder.
+
+    Args:
+        directory: where to; made when it is not there.
+        tensors: of the model, contiguous on the CPU, in the precision they are kept in.
+        facts: the function that builds the model with its arguments, and its input, as
+            `load_checkpoint` reads them.
+    """
+    with replacing(Path(directory) / "model.safetensors") as aside:
         aside.write_bytes(safetensors.torch.save(tensors))
-    facts = {architecture: arguments, "normalize_waveform": frontend.normalize_waveform,
-             "normalize_eps": frontend.normalize_eps, "sample_rate": frontend.sample_rate}
-    write_text(directory / "config.json", json.dumps(facts, indent=2) + "\n")
+    write_text(Path(directory) / "config.json", json.dumps(facts, indent=2) + "\n")
 
 
 def describe_model(model: Wav2Vec2Model) -> tuple[str, dict]:
