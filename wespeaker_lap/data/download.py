@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -149,7 +149,19 @@ def unpack(archive: str | Path, inside: str, folder: str | Path) -> None:
 
 def _extract_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:  # Python before 3.10.12 and 3.11.4
+            for member in tar:
+                tar.extract(_check_plain(member), folder, set_attrs=False)
         # The members end before the compressed stream does, whose last bytes are its checksum.
         while tar.fileobj.read(BLOCK_BYTES):
             pass
+
+
+def _check_plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Refuse all but files and folders inside; stricter than the filter, which knows good links."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+        raise tarfile.TarError(f"{member.name!r} is no file or folder inside of it")
+    return member
