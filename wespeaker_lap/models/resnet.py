@@ -1,5 +1,6 @@
 """ResNet34 over time and frequency: (B, T, F) -> (B, T / 8, channels x F / 8)."""
 
+import torch
 from torch import Tensor, nn
 
 from wespeaker_lap.models.conv_frames import norm_frames, prepare_frames
@@ -21,14 +22,14 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int] = (1, 1)):
         super().__init__()
-        self.time_stride = stride[0]
+        self.stride = stride
         self.conv1 = conv_3x3(in_channels, out_channels, stride)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv_3x3(out_channels, out_channels)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.past_conv = self.past_norm = None
         if in_channels != out_channels or stride != (1, 1):
-            self.past_conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.past_conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
             self.past_norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -41,11 +42,14 @@ class ResBlock(nn.Module):
         Returns:
             `(B, C', T', F')`, zeros in the padding; its mask `(B, T')`.
         """
-        mask = stride_mask(mask, self.time_stride)
+        time_step, band_step = self.stride
+        mask = stride_mask(mask, time_step)
         y = norm_frames(self.norm1, self.conv1(x), mask).relu_()
         y = norm_frames(self.norm2, self.conv2(y), mask)
         if self.past_conv is not None:
-            x = norm_frames(self.past_norm, self.past_conv(x), mask)
+            # Sliced rather than strided: PyTorch 2.11's strided 1 x 1 convolution of few channels
+            # in bf16, channels last, writes beyond its memory.
+            x = norm_frames(self.past_norm, self.past_conv(x[:, :, ::time_step, ::band_step]), mask)
         return (y + x).relu_(), mask
 
 
@@ -103,13 +107,18 @@ class ResNet34(nn.Module):
         for block in self.blocks:
             x, mask = block(x, mask)
             if lengths is not None:
-                lengths = count_steps(lengths, block.time_stride)
+                lengths = count_steps(lengths, block.stride[0])
         return x.transpose(1, 2).flatten(2), lengths  # (B, T', 8 C * F')
 
 
 def conv_3x3(in_channels: int, out_channels: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
-    """A 3 x 3 convolution without bias: `(B, C, T, F)` -> `(B, C', ceil(T / step), ...)`."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    """A 3 x 3 convolution without bias: `(B, C, T, F)` -> `(B, C', ceil(T / step), ...)`.
+
+    Its weight lies channels last in memory, which makes the maps behind it do so too: the fast
+    order for convolutions on tensor cores and in bf16 on the CPU.
+    """
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return conv.to(memory_format=torch.channels_last)
 
 
 def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
