@@ -44,20 +44,28 @@ def test_seeds_are_one_system(systems, utt2spk):
         rates.append(eer(scores, trials.labels))
     assert (cosine.trials, cosine.norm, cosine.system, cosine.first) == ("pairs", "none", "other",
                                                                          "first")
-    assert cosine.num_seeds == (2, 1)
+    assert cosine.difference.eers_a == pytest.approx(rates[1:])
+    assert cosine.difference.eers_b == pytest.approx(rates[:1])
     assert cosine.difference.eer_b == pytest.approx(rates[0])
     assert cosine.difference.eer_a == pytest.approx((rates[1] + rates[2]) / 2)
     assert rates[2] > rates[0]
     # The other seed was not normalised, so one of each system is left, and the two are the same.
-    assert (normed.norm, normed.num_seeds) == ("asnorm", (1, 1))
+    assert (normed.norm, len(normed.difference.eers_a)) == ("asnorm", 1)
     assert normed.difference.low == normed.difference.high == 0
 
 
 def test_the_table(systems, utt2spk):
-    lines = format_comparisons(compare_systems(systems, utt2spk)).splitlines()
-    cells = [cell.strip() for cell in lines[3].strip("|").split("|")]
-    assert cells[:4] == ["pairs", "AS-norm", "other", "1"]
-    assert cells[5:] == ["+0.000", "[+0.000, +0.000]", "no"]
+    comparisons = compare_systems(systems, utt2spk)
+    lines = format_comparisons(comparisons).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
+    assert [row[:4] for row in rows] == [
+        ["pairs", "cosine", "first", "1"], ["pairs", "cosine", "other", "2"],
+        ["pairs", "AS-norm", "first", "1"], ["pairs", "AS-norm", "other", "1"]]
+    low, high = sorted(100 * rate for rate in comparisons[0].difference.eers_a)
+    # Two values lie half their distance from the mean; n - 1 makes that distance / sqrt(2).
+    assert rows[1][4] == f"{(low + high) / 2:.3f} ± {(high - low) / 2 ** 0.5:.3f}"
+    assert rows[2][4] == rows[3][4] and rows[2][5:] == ["", "", ""]
+    assert rows[3][5:] == ["+0.000", "[+0.000, +0.000]", "no"]
     assert "less first" in lines[0] and "The first system is first" in lines[-1]
 
 

@@ -8,6 +8,7 @@ EER is the mean of theirs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 
@@ -27,16 +28,26 @@ class Difference:
     """EERs of two systems, A minus B.
 
     Args:
-        eer_a, eer_b: rates in [0, 1], means over the trainings of a system.
+        eers_a, eers_b: rates in [0, 1], one for each training of a system.
         low, high: interval of `eer_a - eer_b`.
         num_resamples: of the speakers.
     """
 
-    eer_a: float
-    eer_b: float
+    eers_a: tuple[float, ...]
+    eers_b: tuple[float, ...]
     low: float
     high: float
     num_resamples: int
+
+    @property
+    def eer_a(self) -> float:
+        """A's mean over its trainings."""
+        return mean(self.eers_a)
+
+    @property
+    def eer_b(self) -> float:
+        """B's mean over its trainings."""
+        return mean(self.eers_b)
 
     @property
     def is_significant(self) -> bool:
@@ -75,13 +86,12 @@ def compare_eers(scores_a: Sequence[np.ndarray], scores_b: Sequence[np.ndarray],
     trials = [sort_trials(scores, labels, enroll, test) for scores, _ in runs]
     # A's mean minus B's.
     signs = np.array([1 / len(scores_a)] * len(scores_a) + [-1 / len(scores_b)] * len(scores_b))
-    rates = np.array([eer(scores, labels) for scores, _ in runs])
+    rates = [float(eer(scores, labels)) for scores, _ in runs]
     count = num_resamples or choose_num_resamples(len(labels))
     found = _resample(trials, signs, num_speakers, count, np.random.default_rng(seed))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     first = len(scores_a)
-    return Difference(float(rates[:first].mean()), float(rates[first:].mean()), float(low),
-                      float(high), count)
+    return Difference(tuple(rates[:first]), tuple(rates[first:]), float(low), float(high), count)
 
 
 def _resample(trials: Sequence[SortedTrials], signs: np.ndarray, num_speakers: int, count: int,

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 
@@ -29,7 +31,6 @@ class Comparison:
     norm: str
     system: str
     first: str
-    num_seeds: tuple[int, int]
     difference: Difference
 
 
@@ -79,7 +80,7 @@ def _compare(first: list[Scored], other: list[Scored], key: tuple[str, str],
     sides = ([utt2spk[utt] for utt in utts] for utts in (trials.enroll, trials.test))
     difference = compare_eers([scores[one.path] for one in other],
                               [scores[one.path] for one in first], trials.labels, *sides)
-    return Comparison(*key, other[0].system, first[0].system, (len(other), len(first)), difference)
+    return Comparison(*key, other[0].system, first[0].system, difference)
 
 
 def _read_same(one: Scored, first: Scored, trials) -> np.ndarray:
@@ -90,17 +91,31 @@ def _read_same(one: Scored, first: Scored, trials) -> np.ndarray:
 
 
 def format_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """A Markdown table: rates, their difference and its interval, in percent."""
+    """A Markdown table: rates, their difference to the first system's and its interval, in percent.
+
+    With several seeds a rate is their mean, with the standard deviation.
+    """
     lines = [["Trials", "Scores", "System", "Seeds", "EER %", f"less {comparisons[0].first}",
               "95 % interval", "Significant"], ["---"] * 8]
-    for one in comparisons:
-        found = one.difference
-        a, b, low, high = (100 * x for x in (found.eer_a, found.eer_b, found.low, found.high))
-        lines.append([one.trials, LABELS[one.norm], one.system, str(one.num_seeds[0]), f"{a:.3f}",
-                      f"{a - b:+.3f}", f"[{low:+.3f}, {high:+.3f}]",
-                      "yes" if found.is_significant else "no"])
+    for (trials, norm), group in groupby(comparisons, key=lambda one: (one.trials, one.norm)):
+        rows = list(group)
+        # The first system's seeds: those that have this normalisation, the same in every row.
+        lines.append([trials, LABELS[norm], rows[0].first,
+                      *_format_seeds(rows[0].difference.eers_b), "", "", ""])
+        for one in rows:
+            found = one.difference
+            a, b, low, high = (100 * x for x in (found.eer_a, found.eer_b, found.low, found.high))
+            lines.append([trials, LABELS[norm], one.system, *_format_seeds(found.eers_a),
+                          f"{a - b:+.3f}", f"[{low:+.3f}, {high:+.3f}]",
+                          "yes" if found.is_significant else "no"])
     resamples = ", ".join(dict.fromkeys(str(one.difference.num_resamples) for one in comparisons))
     return ("".join(f"| {' | '.join(line)} |\n" for line in lines)
             + f"\nThe first system is {comparisons[0].first}; intervals are of the difference, "
             f"paired, {resamples} speaker resamples; several seeds enter as the mean of their "
             f"EERs.\n")
+
+
+def _format_seeds(eers: Sequence[float]) -> list[str]:
+    """How many seeds, and their rate in percent."""
+    rate = f"{100 * mean(eers):.3f}"
+    return [str(len(eers)), f"{rate} ± {100 * stdev(eers):.3f}" if len(eers) > 1 else rate]
