@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# The comparisons of RESULTS.md: trains every system three times and says which differ.
+#
+#   bash local/compare_systems.sh [--tables "layers backends"] [--seeds "1 2 3"] [--dry_run true]
+#
+# Stages 1 and 2 of run.sh come first, for conf/lap.yaml and for conf/fbank_lap.yaml. Half the epochs
+# of the configurations, so that all of it takes a night on two cores. What is there already is not
+# done again; tables are in exp/compare/<table>.md.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+. ../../../tools/recipe.sh
+
+tables="layers backends distill_xvector distill_resnet34 speakers contrast"
+seeds="1 2 3"
+dry_run=false
+parse_options "$@"
+. ../../../tools/env.sh
+
+HALF="train.epochs=8 loss.schedule.end_epoch=4"
+NARROW="model.frame_net.channels=8" # a ResNet34 that a CPU trains in a quarter of an hour
+
+# train NAME CONFIG OVERRIDES [OPTION…]: for every seed, unless it is scored.
+train() {
+    local SEED OPTIONS EXP
+    for SEED in $seeds; do
+        EXP="exp/compare/$1-seed$SEED"
+        [ ! -f "$EXP/scores/train_asnorm50_test.json" ] || continue
+        OPTIONS="${*:4}"
+        # shellcheck disable=SC2086  # options are words
+        run bash run.sh --stage 3 --stop_stage 6 --config "conf/$2.yaml" --seed "$SEED" \
+            --exp_dir "$EXP" --overrides "$HALF ${3//@/$SEED}" ${OPTIONS//@/$SEED}
+    done
+}
+
+# table NAME FIRST SYSTEM…: how the systems differ from the first one.
+table() {
+    local SYSTEM SEED EXPS=()
+    for SYSTEM in "${@:2}"; do
+        for SEED in $seeds; do EXPS+=("exp/compare/$SYSTEM-seed$SEED"); done
+    done
+    run "$PYTHON" -m wespeaker_lap compare "${EXPS[@]}" --data data/test \
+        --out "exp/compare/$1.md"
+}
+
+layers() {
+    local LAYER
+    for LAYER in 0 1 2 3 4 5 6; do train "single$LAYER" single "model.layer_pool.layer=$LAYER"; done
+    for SYSTEM in lap weighted_sum lap_mean unipool; do train "$SYSTEM" "$SYSTEM" ""; done
+    table layers weighted_sum single{0,1,2,3,4,5,6} lap lap_mean unipool
+}
+
+backends() {
+    train lap lap ""
+    for SYSTEM in lap_xvector lap_ecapa lap_mhfa fbank_xvector fbank_ecapa; do
+        train "$SYSTEM" "$SYSTEM" ""
+    done
+    train fbank_resnet34 fbank_resnet34 "$NARROW"
+    table backends lap lap_xvector lap_ecapa lap_mhfa fbank_xvector fbank_ecapa fbank_resnet34
+}
+
+# distill STUDENT MORE: all ways to learn from the LAP of the same seed.
+distill() {
+    local TEACHER="distill.teacher=exp/compare/lap-seed@ distill.warm_up_epochs=2" GAMMA
+    train lap lap ""
+    train "fbank_$1" "fbank_$1" "$2"
+    train "$1_embedding" "fbank_$1" "$2 distill.name=embedding $TEACHER"
+    train "$1_label" "fbank_$1" "$2 distill.name=label $TEACHER"
+    for GAMMA in 1 2 4; do
+        train "$1_enskd$GAMMA" "fbank_$1" "$2 distill.name=non_target distill.gamma=$GAMMA $TEACHER"
+    done
+    table "distill_$1" "fbank_$1" "$1"_{embedding,label,enskd1,enskd2,enskd4} lap
+}
+
+distill_xvector() { distill xvector ""; }
+distill_resnet34() { distill resnet34 "$NARROW"; }
+
+# A quarter of the training hours, of 28, 56 or all 112 speakers; as many steps as with all hours.
+speakers() {
+    local NUM SEED SET
+    for NUM in 28 56 112; do
+        for SEED in $seeds; do
+            SET="n${NUM}_s$SEED"
+            [ -f "data/$SET/utt2dur" ] || {
+                run "$PYTHON" local/draw_speakers.py --data data/train --copies data/train_sp \
+                    --num_speakers "$NUM" --num_utts $((560 / NUM)) --seed "$SEED" --out "data/$SET"
+                run "$PYTHON" -m wespeaker_lap audit-data "data/$SET"
+            }
+        done
+        train "n$NUM" lap "train.epochs=32 loss.schedule.end_epoch=16" \
+            --stage 2 --train_set "n${NUM}_s@"
+    done
+    train lap lap ""
+    table speakers n112 n56 n28 lap
+}
+
+contrast() {
+    local NET PAIRS="train.utts_per_speaker=4" LOSS="contrastive.weight=0.05"
+    for NET in mfa_conformer ecapa; do
+        train "fbank_$NET" "fbank_$NET" ""
+        train "${NET}_pairs" "fbank_$NET" "$PAIRS"
+        train "${NET}_mfcon" "fbank_$NET" "$LOSS"
+        train "${NET}_mfcon_pairs" "fbank_$NET" "$LOSS $PAIRS"
+        table "contrast_$NET" "fbank_$NET" "$NET"_{pairs,mfcon,mfcon_pairs}
+    done
+}
+
+for TABLE in $tables; do
+    log "table: $TABLE"
+    "$TABLE"
+done
