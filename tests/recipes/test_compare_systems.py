@@ -29,7 +29,8 @@ def sets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def draw(sets: Path, num_speakers: int, num_utts: int, seed: int, name: str) -> subprocess.CompletedProcess:
+def draw(sets: Path, num_speakers: int, num_utts: int, seed: int,
+         name: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, RECIPE / "local" / "draw_speakers.py", "--data", sets / "train",
          "--copies", sets / "train_sp", "--num_speakers", str(num_speakers), "--num_utts",

@@ -6,6 +6,7 @@
 # Stages 1 and 2 of run.sh come first, for conf/lap.yaml and for conf/fbank_lap.yaml. Half the epochs
 # of the configurations, so that all of it takes a night on two cores. What is there already is not
 # done again; tables are in exp/compare/<table>.md.
+# shellcheck disable=SC1091  # it is checked from another folder than it runs in
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . ../../../tools/recipe.sh
