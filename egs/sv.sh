@@ -69,7 +69,9 @@ run_phase() {
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
         prepare false
-        for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
+        for SET in $(printf '%s\n' "${ALL[@]}" $tune_set | awk '!seen[$0]++'); do
+            lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"
+        done
         for SET in $test_sets $valid_set; do [ "$make_trials" = true ] || continue
             [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
