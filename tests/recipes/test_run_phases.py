@@ -209,7 +209,25 @@ def test_voxceleb_has_the_published_settings(name: str) -> None:
         assert one.train.encoder.lr == one.train.lr
 
 
-@pytest.mark.parametrize("recipe", ["speechocean762"])
+def test_the_frozen_phase_is_augmented_as_published() -> None:
+    """From a store or from recordings: 0.6 with noise, speeds at 1:3:1."""
+    plain = load_config(VOXCELEB / "conf" / "wavlm_large_lap.yaml")
+    stored = load_config(VOXCELEB / "conf" / "wavlm_large_lap_copies.yaml")
+    assert stored.model == plain.model and stored.loss == plain.loss
+    weights = stored.train.copy_weights
+    assert weights.keys() == set(stored.features.copies)
+    assert sum(weights[name] for name in ("noise", "reverb", "babble")) / sum(
+        weights[name] for name in ("clean", "noise", "reverb", "babble")) == pytest.approx(0.6)
+    assert [weights[f"speed{factor}"] for factor in (0.9, 1.1)] == pytest.approx(2 * [1 / 3], 1e-3)
+    assert stored.train.model_copy(update={"copy_weights": {}}) == plain.train
+    told = (VOXCELEB / "README.md").read_text()
+    overrides = told.split('--frozen_overrides "')[1].split('"')[0].split()
+    waves = load_config(VOXCELEB / "conf" / "wavlm_large_lap.yaml", overrides).data
+    assert (waves.source, waves.augment.prob, waves.speeds) == ("wave", 0.6, (0.9, 1.0, 1.1))
+    assert waves.speed_share == pytest.approx(1 / 3, 1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["speechocean762", "mini"])
 def test_small_recipes_need_no_further_recordings(recipe: str) -> None:
     frozen, joint, large = (load_config(REPO / "egs" / recipe / "v1" / "conf" / f"lap{tail}.yaml")
                             for tail in ("", "_joint", "_lm"))
