@@ -23,7 +23,8 @@ def read_cost(exp_dir: str | Path) -> dict[str, float] | None:
         packed model, or by an earlier version.
     """
     path = Path(exp_dir) / "metrics.jsonl"
-    records = [_parse(line) for line in read_lines(path)] if path.is_file() else []
+    lines = read_lines(path) if path.is_file() else []
+    records = [record for record in map(_parse, lines) if record]
     steps = [record for record in records if "epoch" not in record]
     epochs = [record for record in records if "epoch" in record]
     if not steps or not epochs or any("seconds" not in record for record in steps):
@@ -34,11 +35,11 @@ def read_cost(exp_dir: str | Path) -> dict[str, float] | None:
 
 
 def _parse(line: str) -> dict:
-    """A record; an epoch without numbers for a line that a kill has cut off."""
+    """A record; an empty one for a line that a kill has cut off."""
     try:
         return json.loads(line)
     except ValueError:
-        return {"epoch": None}
+        return {}
 
 
 def format_costs(costs: Sequence[tuple[str, int, dict[str, float] | None]]) -> str:
