@@ -3,11 +3,14 @@
 #
 #   1 prepare the data     2 layer features     3 train     4 embeddings     5 cosine scores
 #   6 AS-norm              7 calibration        8 report and pack           (0: download, if asked)
+#   9 fine-tuning: 3-8 again with the encoder trained too, and again with a large margin (--phase
+#     joint or large_margin does one of them alone, --phase all everything; see tools/phases.sh)
 # A stage goes on where it stopped: after an error, run the same command again.
 # shellcheck shell=bash disable=SC2086  # $test_sets and $pack_options are lists
 
 TOOLS="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../tools" && pwd -P)"
 . "$TOOLS/recipe.sh"
+. "$TOOLS/phases.sh"
 
 stage=1 stop_stage=8 dry_run=false # from this to that one; only print what it runs and needs
 config=conf/lap.yaml overrides='' # changes to it, such as "train.epochs=5 score.top_n=100"
@@ -27,45 +30,25 @@ score_norm_method=asnorm top_n= # or snorm; cohort speakers in AS-norm, else the
 min_seconds=0.1 max_reject_share=0.05 # shorter recordings are rejected, up to this share of all
 PREPARE_OPTIONS=() pack_options= # a recipe's, for its local/prepare_data.py; "--with_encoder"
 
-# lap VERB ARGS…: one process, all cores.
-lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
-
-# each_trials VERB OPTION…: lap VERB for every chosen trial list; all must be there first.
-each_trials() {
-    local SET NAME LIST LISTS=()
-    for SET in $test_sets; do LISTS+=("$data/$SET"/trials/*.kaldi); done # '*' where there are none
-    for NAME in $trials; do
-        [[ "$dry_run" = true || " ${LISTS[*]##*/} " == *" $NAME.kaldi "* ]] ||
-            die "no list called '$NAME' in $data/<set>/trials of the test sets ($test_sets)"
-    done
-    for LIST in "${LISTS[@]}"; do
-        NAME="$(basename "$LIST" .kaldi)"
-        [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]] || continue
-        lap "$1" "$exp_dir" "${LIST%/trials/*}" --trials "$LIST" --missing "$missing" "${@:2}"
-    done
-}
-
-# prepare DOWNLOAD: the recipe's own script with the recipe's own options.
-prepare() {
-    local ARGS=(--data "$data" --nj "$nj" --download "$1") NAME
-    for NAME in ${PREPARE_OPTIONS[@]+"${PREPARE_OPTIONS[@]}"}; do
-        [ -z "${!NAME}" ] || ARGS+=("--$NAME" "${!NAME}")
-    done
-    run "$PYTHON" local/prepare_data.py "${ARGS[@]}"
-}
-
 run_stages() {
     parse_options "$@"
     . "$TOOLS/env.sh"
+    run_phases
+}
+
+# run_phase NAME: the stages of a phase, with its options; in_phase has set them.
+run_phase() {
     local CONFIG=(--config "$config") ITEM SET FACTS ROLE=()
-    for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
+    for ITEM in $overrides ${seed:+"seed=$seed"} ${TUNED[@]+"${TUNED[@]}"}; do
+        CONFIG+=(--set "$ITEM")
+    done
     # A mistake in the configuration ends the recipe here.
     ITEM="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" \
         --get frontend.name --get data.source)"; mapfile -t FACTS <<<"$ITEM"
     select_gpus "$gpus"
     : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "${FACTS[0]}")}"
-    : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}" "${calib_set:=$cohort_set}"
+    : "${calib_set:=$cohort_set}"
     local NORM=(--cohort "$data/$cohort_set" ${top_n:+--top_n "$top_n"})
     local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL STORED VALID=()
     local TABLES=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
@@ -78,13 +61,17 @@ run_stages() {
     # From waves, features are computed where they are needed: in stages 3, 4 and 7.
     [ "${FACTS[1]}" != wave ] || { STORED='' TRAINING=("${TRAINING[@]:2}" "${TABLES[@]:1}")
         VALID=(${valid_set:+--valid_data "$data/$valid_set" "${VALID[@]:2}"}); }
-    [ "$dry_run" = false ] || dry_run=false lap plan "${ALL[@]/#/$data/}" --device "$device" \
-        --nproc "$nproc" --training "$data/$train_set" "${CONFIG[@]}" | sed 's/^/# /'
+    [ "$dry_run" = false ] || echo "# phase $1: $exp_dir"
+    [[ "$dry_run" = false || -n "$AFTER" ]] || dry_run=false lap plan "${ALL[@]/#/$data/}" \
+        --device "$device" --nproc "$nproc" --training "$data/$train_set" "${CONFIG[@]}" |
+        sed 's/^/# /'
 
     if stage 0 "download"; then prepare true; fi
     if stage 1 "prepare the data"; then
         prepare false
-        for SET in "${ALL[@]}"; do lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"; done
+        for SET in $(printf '%s\n' "${ALL[@]}" $tune_set | awk '!seen[$0]++'); do
+            lap audit-data "$data/$SET" --nj "$nj" "${AUDIT[@]}"
+        done
         for SET in $test_sets $valid_set; do [ "$make_trials" = true ] || continue
             [ -n "$(find "$data/$SET/trials" -name '*.kaldi' ! -name "$SET.kaldi" 2>/dev/null)" ] ||
                 lap make-trials "$data/$SET" --out "$data/$SET/trials/$SET.kaldi"
@@ -100,6 +87,7 @@ run_stages() {
         launch "$nproc" train --data "$data/$train_set" ${TRAINING[@]+"${TRAINING[@]}"} \
             --exp_dir "$exp_dir" "${CONFIG[@]}" ${VALID[@]+"${VALID[@]}"} --device "$device"
     fi
+    ! is_done_before || stop_stage=3
     if stage 4 "embeddings"; then
         lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
         for SET in "${SETS[@]}"; do

@@ -7,7 +7,7 @@
 #   if stage 3 "train"; then launch "$nproc" train --config "$config"; fi
 #
 # Expects $PYTHON (tools/env.sh), and reads the options stage, stop_stage, dry_run, num_nodes and
-# rdzv_endpoint where the recipe declares them.
+# rdzv_endpoint where the recipe declares them; prepare and each_trials read those of egs/sv.sh.
 
 set -euo pipefail
 
@@ -84,12 +84,17 @@ parse_options() {
     done
 }
 
-# stage N TITLE: whether stage N is asked for ($stage..$stop_stage); logs it if so.
-stage() {
+# check_stages: ends the recipe where --stage or --stop_stage is no number.
+check_stages() {
     local NAME
     for NAME in stage stop_stage; do
         [[ "${!NAME}" =~ ^(0|[1-9][0-9]*)$ ]] || die "--$NAME wants a number, got '${!NAME}'"
     done
+}
+
+# stage N TITLE: whether stage N is asked for ($stage..$stop_stage); logs it if so.
+stage() {
+    check_stages
     # shellcheck disable=SC2154  # the recipe's options
     ((stage <= $1 && $1 <= stop_stage)) || return 1
     finish_stage
@@ -140,6 +145,35 @@ launch() {
             "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}" "${command[@]}")
     fi
     run "${command[@]}" -m wespeaker_lap "$@"
+}
+
+# lap VERB ARGS…: one process, all cores.
+lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
+
+# shellcheck disable=SC2154  # the options of egs/sv.sh
+# each_trials VERB OPTION…: lap VERB for every chosen trial list; all must be there first.
+each_trials() {
+    local SET NAME LIST LISTS=()
+    for SET in $test_sets; do LISTS+=("$data/$SET"/trials/*.kaldi); done # '*' where there are none
+    for NAME in $trials; do
+        [[ "$dry_run" = true || " ${LISTS[*]##*/} " == *" $NAME.kaldi "* ]] ||
+            die "no list called '$NAME' in $data/<set>/trials of the test sets ($test_sets)"
+    done
+    for LIST in "${LISTS[@]}"; do
+        NAME="$(basename "$LIST" .kaldi)"
+        [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]] || continue
+        lap "$1" "$exp_dir" "${LIST%/trials/*}" --trials "$LIST" --missing "$missing" "${@:2}"
+    done
+}
+
+# shellcheck disable=SC2154
+# prepare DOWNLOAD: the recipe's own script with the recipe's own options.
+prepare() {
+    local ARGS=(--data "$data" --nj "$nj" --download "$1") NAME
+    for NAME in ${PREPARE_OPTIONS[@]+"${PREPARE_OPTIONS[@]}"}; do
+        [ -z "${!NAME}" ] || ARGS+=("--$NAME" "${!NAME}")
+    done
+    run "$PYTHON" local/prepare_data.py "${ARGS[@]}"
 }
 
 # select_gpus LIST: makes "[0,1]", "0,1" or "0 1" the visible GPUs and sets num_gpus to their

@@ -134,7 +134,8 @@ def build_contrastive(config: Contrastive, net: SpeakerNet) -> MultiScaleContras
 
 
 def build_sampler(config: cfg.Train, labels: Sequence[int], seed: int, rank: int,
-                  world_size: int) -> ShuffledBatches | BalancedBatchSampler:
+                  world_size: int, voice_shares: Sequence[float] = (1.0,),
+                  ) -> ShuffledBatches | BalancedBatchSampler:
     """Choose which utterances make which step.
 
     Args:
@@ -142,10 +143,17 @@ def build_sampler(config: cfg.Train, labels: Sequence[int], seed: int, rank: int
         labels: class of each example.
         seed: of the training.
         rank, world_size: this process among how many.
+        voice_shares: see `FeatureSource`.
+
+    Raises:
+        ValueError: shares other than 1 where batches are of whole speakers.
     """
     size = config.batch_size * config.accumulate
     if config.utts_per_speaker is None:
-        return ShuffledBatches(len(labels), size, seed, rank, world_size)
+        return ShuffledBatches(len(labels), size, seed, rank, world_size, voice_shares)
+    if set(voice_shares) != {1}:
+        raise ValueError("train.utts_per_speaker: batches of whole speakers take all utterances at "
+                         "other speeds; give them weight 1 (train.copy_weights, data.speed_share)")
     return BalancedBatchSampler(labels, size // config.utts_per_speaker, config.utts_per_speaker,
                                 seed, rank, world_size)
 

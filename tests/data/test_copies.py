@@ -69,7 +69,8 @@ def test_weights_choose_the_copies_to_train_on(weights, expected):
 
 @pytest.mark.parametrize(("weights", "message"), [
     ({"babble": 1}, "babble: not among the copies, which are clean, noise, reverb, speed0.9"),
-    ({"speed0.9": 0.5}, "speed0.9 is trained on (1) or left out (0), got 0.5"),
+    ({"speed0.9": 1.5}, "speed0.9: want the share of its utterances that are in an epoch, at most "
+     "1, got 1.5"),
     ({"clean": 0, "noise": 0, "reverb": 0}, "nothing is left of the original voices")])
 def test_wrong_weights_are_refused(weights, message):
     with pytest.raises(ValueError, match=re.escape(message)):

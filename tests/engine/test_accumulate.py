@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from trainings import load_last, read_steps, strip_times, weights_of
+from trainings import NO_DROPOUT, load_last, read_steps, strip_times, weights_of
 
 from wespeaker_lap import build
 from wespeaker_lap.engine import train
@@ -51,6 +51,41 @@ def test_with_batch_norm_the_statistics_are_of_each_batch(corpus, tmp_path):
     corpus.train(tmp_path / "exp", "train.batch_size=4", "train.accumulate=4")
     tensors = safetensors.torch.load(weights_of(tmp_path / "exp"))
     assert tensors["net.pool_norm.num_batches_tracked"] == 4 * 9
+
+
+def freeze_batch_norms(net: nn.Module) -> nn.Module:
+    """They keep to their running statistics, whatever mode the network is in."""
+    for norm in net.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.running_mean.uniform_(-0.1, 0.1)
+            norm.eval().train = lambda mode=True, norm=norm: norm
+    return net
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_gradient_of_4_x_8_is_that_of_1_x_32_without_batch_statistics(corpus, tmp_path,
+                                                                          monkeypatch, frozen):
+    """LAP, ASTP and the classifier in float32; with batch statistics it is another one."""
+    found, build_net, step = [], build.build_net, train._step
+
+    def note(run, lr):
+        if run.step == 0:
+            found.append({name: p.grad.clone() for name, p in run.model.named_parameters()})
+        step(run, lr)
+
+    monkeypatch.setattr(train, "_step", note)
+    if frozen:
+        monkeypatch.setattr(build, "build_net", lambda *facts: freeze_batch_norms(
+            build_net(*facts)))
+    for size, parts in ((32, 1), (8, 4)):
+        corpus.train(tmp_path / str(size), f"train.batch_size={size}", f"train.accumulate={parts}",
+                     "train.epochs=1", *NO_DROPOUT)
+    one, four = found
+    assert one.keys() == four.keys() and len(one) > 20
+    differences = {name: float((four[name] - one[name]).abs().max() / one[name].abs().max())
+                   for name in one if one[name].abs().max() > 1e-6}
+    assert len(differences) > 20 if frozen else differences
+    assert (max(differences.values()) < 2e-4) == frozen, differences
 
 
 @pytest.fixture(scope="module")

@@ -59,14 +59,17 @@ def test_an_epoch_is_the_mean_of_its_steps_by_hand(tmp_path, caplog):
         log_steps(journal, 1, 3)
         assert journal.reading() == (pytest.approx(10), pytest.approx(0.1))
         with caplog.at_level(logging.INFO):
-            journal.log_epoch(1, 3, 12.34567, [journal.reading(), (5.0, 0.15)])
+            journal.log_epoch(1, 3, 12.34567, [journal.reading(), (5.0, 0.15)],
+                              [{"host": 1.5, "device": 7.25}, {"host": 2.12345, "device": 3.0}])
     assert ("rank 0 10 MB/s, 10% of the time waiting for it; rank 1 5 MB/s, 15% of the time "
             "waiting for it") in caplog.text
+    assert "peak memory of a process: host 2.12 GB, device 7.25 GB" in caplog.text
     *steps, epoch = read_metrics(tmp_path)
     assert steps[1] == {"step": 2, "loss": 1.0, "acc": 0.75, "lr": 0.1, "margin": 0.2,
-                        "utts_per_s": 40.0, "data_wait": 0.1}
+                        "seconds": 0.1, "utts_per_s": 40.0, "data_wait": 0.1}
     assert epoch == {"step": 3, "epoch": 1, "loss": 1.0, "acc": 0.75, "utts_per_s": 40.0,
-                     "read_mb_per_s": 15.0, "data_wait": 0.15, "valid_eer": 12.3457}
+                     "read_mb_per_s": 15.0, "data_wait": 0.15, "host_gb": 2.123,
+                     "device_gb": 7.25, "valid_eer": 12.3457}
 
 
 def test_records_after_the_state_and_torn_lines_are_dropped(tmp_path):
@@ -89,7 +92,7 @@ def test_other_processes_write_nothing(tmp_path):
     with Journal(tmp_path, False, 0) as journal:
         journal.start_epoch(0, 6, 0)
         log_steps(journal, 1, 2)
-        journal.log_epoch(1, 2, None, [journal.reading()])
+        journal.log_epoch(1, 2, None, [journal.reading()], [{"host": 1.0}])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +102,7 @@ def test_waiting_for_data_is_pointed_out(tmp_path, caplog, waited, num_steps, is
     with caplog.at_level(logging.INFO), Journal(tmp_path, True, 0) as journal:
         journal.start_epoch(0, num_steps, 0)
         log_steps(journal, 1, num_steps, waited=waited)
-        journal.log_epoch(1, num_steps, None, [journal.reading()])
+        journal.log_epoch(1, num_steps, None, [journal.reading()], [{"host": 1.0}])
     assert ("'wespeaker-lap bench-io FEATS --config CONFIG'" in caplog.text) == is_said
     assert "validation EER" not in caplog.text
     assert "valid_eer" not in read_metrics(tmp_path)[-1]

@@ -92,8 +92,8 @@ def read_steps(exp_dir: Path) -> list[dict]:
 
 
 def strip_times(records: list[dict]) -> list[dict]:
-    """Records without what the clock decides."""
-    times = ("utts_per_s", "read_mb_per_s", "data_wait")
+    """Records without what the clock and the machine decide."""
+    times = ("seconds", "utts_per_s", "read_mb_per_s", "data_wait", "host_gb")
     return [{key: value for key, value in record.items() if key not in times}
             for record in records]
 

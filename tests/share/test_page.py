@@ -275,7 +275,7 @@ def test_the_verb(lap, exp_dir, tiny_system):
     both = [exp_dir, shutil.copytree(exp_dir, exp_dir.parent / "other")]
     done = lap("report", *both, "--out", exp_dir.parent / "all.html")
     assert done.code == 0 and (exp_dir.parent / "all.html").is_file()
-    # Cosine and AS-norm, in the table of results and in that of other costs.
-    assert done.out.count("\n| lap-é |") == done.out.count("\n| other |") == 4
+    # Cosine and AS-norm, in the table of results and in that of other costs; and the training.
+    assert done.out.count("\n| lap-é |") == done.out.count("\n| other |") == 5
     again = write_page(exp_dir.parent / "again.html", both)
     assert again.read_bytes() == (exp_dir.parent / "all.html").read_bytes()  # the same every time

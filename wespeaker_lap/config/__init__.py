@@ -103,7 +103,7 @@ class Train(Section):
     accumulate: int = Field(1, ge=1)  # batches of a step; their gradients are averaged
     utts_per_speaker: int | None = Field(None, ge=2)  # K of P x K batches, P = batch_size / K
     crop_seconds: float = Field(2.0, gt=0)
-    # Of features.copies; 1 where none is given.
+    # Of features.copies; 1 where none is given. A speed's is the share of it in an epoch.
     copy_weights: dict[CopyName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-5, ge=0)

@@ -29,6 +29,7 @@ class Data(Section):
     augment: Augment | None = None  # of waves
     # Of waves; others than 1 are further utterances, of new speakers.
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = (1.0,)
+    speed_share: float = Field(1.0, gt=0, le=1)  # of each other speed's utterances, in an epoch
 
     @model_validator(mode="after")
     def _speeds_are_of_waves(self) -> "Data":

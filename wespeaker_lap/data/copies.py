@@ -157,14 +157,15 @@ def weigh_copies(copies: Sequence[Copy], weights: Mapping[str, float]) -> dict[C
     Args:
         copies: that there are.
         weights: name -> weight, 0 or more; 1 where none is given. A copy at another speed is no
-            variant of an utterance but another one, so its weight is 0 or 1.
+            variant of an utterance but another one: its weight, 1 at most, is the share of its
+            utterances that are in an epoch.
 
     Returns:
         Copy -> weight, without those of weight 0.
 
     Raises:
-        ValueError: a name that is none of the copies, a speed's weight that is not 0 or 1, or
-            nothing left of the original voices.
+        ValueError: a name that is none of the copies, a speed's weight above 1, or nothing left
+            of the original voices.
     """
     known = [copy.name for copy in copies]
     strangers = [name for name in weights if name not in known]
@@ -173,9 +174,10 @@ def weigh_copies(copies: Sequence[Copy], weights: Mapping[str, float]) -> dict[C
                          f"are {', '.join(known)}")
     chosen = {copy: float(weights.get(copy.name, 1.0)) for copy in copies}
     for copy, weight in chosen.items():
-        if copy.kind == "speed" and weight not in (0, 1):
-            raise ValueError(f"train.copy_weights: {copy.name} is trained on (1) or left out (0), "
-                             f"got {weight:g}: its utterances are of speakers of their own")
+        if copy.kind == "speed" and weight > 1:
+            raise ValueError(f"train.copy_weights: {copy.name}: want the share of its utterances "
+                             f"that are in an epoch, at most 1, got {weight:g}: they are of "
+                             f"speakers of their own. For 1:3:1 give both speeds 0.3333")
     if not any(weight for copy, weight in chosen.items() if copy.kind != "speed"):
         raise ValueError("train.copy_weights: nothing is left of the original voices; give one of "
                          "their copies a weight above 0")

@@ -30,11 +30,14 @@ class FeatureSource:
         crop_frames: T of every crop; shorter utterances are tiled, as WeSpeaker does.
         seed: of the training.
         copies: copy -> weight above 0, of `data.copies.weigh_copies`; None for the clean one.
+            That of another speed is the share of its utterances in an epoch.
         as_stored: whether examples are rows of bytes for `Dequantize`, instead of floats.
 
     Attributes:
         crop_shape: (T, L, D) of every crop.
         shape, dtype: of every example.
+        voice_shares: which part of its examples is in an epoch, of the original voices and of
+            those at each other speed; they have as many each and follow one another.
 
     Raises:
         ValueError: the store lacks utterances of the set, or their copies; lists them.
@@ -46,6 +49,7 @@ class FeatureSource:
         copies = copies or {CLEAN: 1.0}
         same = [copy for copy in copies if copy.kind != "speed"]
         self.voices = [same, *([copy] for copy in copies if copy.kind == "speed")]
+        self.voice_shares = [1.0, *(copies[copy] for copy in copies if copy.kind == "speed")]
         weights = np.array([copies[copy] for copy in same])
         self.shares = weights / weights.sum()
         missing = [copy.utt_id(utt) for copy in copies for utt in utt2spk

@@ -34,11 +34,13 @@ class WaveSource:
         shares: copy -> probability, without those at another speed; 1 in all. None: `clean` alone.
         speeds: copies at another speed.
         augmenter: makes the copies; None for `clean` alone.
+        speed_share: part of the utterances at each other speed that is in an epoch.
 
     Attributes:
         shape, dtype: of every example.
         speakers: the class names, in class order.
         labels: class of each example.
+        voice_shares: as of `FeatureSource`.
         frame_bytes: of a sample on disk, counted as 16 bits.
 
     Raises:
@@ -50,13 +52,14 @@ class WaveSource:
 
     def __init__(self, data: DataDir, crop_samples: int, seed: int, sample_rate: int = 16000,
                  shares: Mapping[Copy, float] | None = None, speeds: tuple[Copy, ...] = (),
-                 augmenter: Augmenter | None = None):
+                 augmenter: Augmenter | None = None, speed_share: float = 1.0):
         self.wavs, self.crop_samples, self.seed = data.wavs, crop_samples, seed
         self.sample_rate, self.augmenter = sample_rate, augmenter
         self.shape = (crop_samples,)
         shares = shares or {CLEAN: 1.0}
         self.copies, self.shares = list(shares), np.array([*shares.values()])
         self.voices = [CLEAN, *speeds]
+        self.voice_shares = [1.0, *(speed_share for _ in speeds)]
         check_ids(data.utt2spk, speeds)
         self.utts, self.speakers = sorted(data.utt2spk), list_speakers(data.utt2spk, self.voices)
         classes = {speaker: number for number, speaker in enumerate(self.speakers)}

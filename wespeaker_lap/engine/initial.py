@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wespeaker_lap.config import load_config
 from wespeaker_lap.engine import checkpoint
-from wespeaker_lap.io.facts import find_features, load_facts
+from wespeaker_lap.io.facts import find_features, load_facts, name_encoder
 from wespeaker_lap.io.identity import DATA_FIELDS, ROUNDING_FIELDS, compare_identity
 from wespeaker_lap.io.table import name_some, read_lines
 
@@ -24,11 +25,13 @@ class Initial:
         path: of a safetensors file of a training.
         speakers: of its classifier, in class order; empty where they are not known.
         features: identity of what it learnt from; empty where it is not known.
+        exp_dir: of the training; None where it is not known.
     """
 
     path: Path
     speakers: list[str]
     features: dict
+    exp_dir: Path | None = None
 
 
 def find_initial(given: str | Path) -> Initial:
@@ -52,7 +55,21 @@ def find_initial(given: str | Path) -> Initial:
                                 f"training that has finished an epoch, or a safetensors file")
     if not (folder / "model.json").is_file():
         return Initial(path, [], {})
-    return Initial(path, read_lines(folder / "speakers.txt"), find_features(load_facts(folder)))
+    return Initial(path, read_lines(folder / "speakers.txt"), find_features(load_facts(folder)),
+                   folder)
+
+
+def describe_initial(initial: Initial) -> dict:
+    """What model.json says of the training whose weights another one began with.
+
+    Returns:
+        The name of its `system`, and, where they are known, of its `encoder` and its `margin`.
+    """
+    if initial.exp_dir is None:
+        return {"system": initial.path.stem}
+    loss = load_config(initial.exp_dir / "config.yaml").loss
+    return {"system": initial.exp_dir.resolve().name, "margin": getattr(loss, "margin", 0.0),
+            "encoder": name_encoder(load_facts(initial.exp_dir))}
 
 
 def load_initial(initial: Initial, net: nn.Module, head: nn.Module, speakers: Sequence[str],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from wespeaker_lap.config.losses import AamLoss, Loss, SoftmaxLoss
 from wespeaker_lap.engine.dist import World, choose_precision
 from wespeaker_lap.engine.objective import PARTS
 from wespeaker_lap.engine.records import Records
@@ -51,6 +52,7 @@ class Journal:
         size = f"{train.accumulate} x " * (train.accumulate > 1) + str(train.batch_size)
         say("%d process(es) on %s, %s, batch %s over all, %s", world.size, world.device.type,
             precision, size, f"from step {run.step}" if run.step else "from the start")
+        say("%s", describe_loss(run.config.loss))
         if run.material.frontend is not None:
             self.advice = WAVE_ADVICE
         if run.encoder is not None:
@@ -89,7 +91,8 @@ class Journal:
                   "utts_per_s": speed, "data_wait": share}
         self.records.write({"step": step, **values, "loss": round(loss, 5),
                             **{name: round(part, 5) for name, part in parts.items()},
-                            "margin": round(margin, 5), "utts_per_s": round(speed, 1),
+                            "margin": round(margin, 5), "seconds": round(seconds, 4),
+                            "utts_per_s": round(speed, 1),
                             "data_wait": round(share, 3)})
         self.records.plot("train", values, step)
         self.records.advance_bar(f"loss {loss:.3f} acc {correct / num_examples:.2f} "
@@ -99,20 +102,9 @@ class Journal:
         """What this process read since the epoch began: MB/s, share of the time waiting for it."""
         return self.num_bytes / 1e6 / self.seconds, self.waited / self.seconds
 
-    def log_memory(self, step: int, peaks: Sequence[dict[str, float]]) -> None:
-        """Note the most memory that any process has taken so far.
-
-        Args:
-            step: finished steps.
-            peaks: `memory.measure_peaks` of every process.
-        """
-        highest = {name: max(peak[name] for peak in peaks) for name in peaks[0]}
-        self.records.plot("memory", highest, step)
-        self.records.say("peak memory of a process: %s", ", ".join(
-            f"{name} {size:.2f} GB" for name, size in highest.items()))
-
     def log_epoch(self, epoch: int, step: int, valid_eer: float | None,
-                  readings: Sequence[tuple[float, float]]) -> None:
+                  readings: Sequence[tuple[float, float]],
+                  peaks: Sequence[dict[str, float]]) -> None:
         """Note a finished epoch.
 
         Its means are over the steps since the start of this process.
@@ -122,12 +114,16 @@ class Journal:
             step: finished steps.
             valid_eer: in percent.
             readings: `reading()` of every process.
+            peaks: `memory.measure_peaks` of every process, the most of which is noted.
         """
         rates, shares = zip(*readings, strict=True)
         record = {"step": step, "epoch": epoch, "loss": round(self.loss / self.num_steps, 5),
                   "acc": round(self.correct / self.examples, 5),
                   "utts_per_s": round(self.examples / self.seconds, 1),
                   "read_mb_per_s": round(sum(rates), 1), "data_wait": round(max(shares), 3)}
+        highest = {name: max(peak[name] for peak in peaks) for name in peaks[0]}
+        record |= {f"{name}_gb": round(size, 3) for name, size in highest.items()}
+        self.records.plot("memory", highest, step)
         if valid_eer is not None:
             record["valid_eer"] = round(valid_eer, 4)
             self.records.plot("valid", {"eer": valid_eer}, step)
@@ -137,8 +133,29 @@ class Journal:
             record["loss"], record["acc"],
             "" if valid_eer is None else f", validation EER {valid_eer:.2f} %",
             record["utts_per_s"], _format_readings(readings))
+        say("peak memory of a process: %s", ", ".join(
+            f"{name} {size:.2f} GB" for name, size in highest.items()))
         if max(shares) > WAIT_ADVICE and self.num_steps > 10:
             say("training waits for data: %s", self.advice)
+
+
+def describe_loss(loss: Loss) -> str:
+    """What the classifier asks for, from which epoch on.
+
+    >>> describe_loss(AamLoss(margin=0.5, top_k=0, schedule={"end_epoch": 0}))
+    'loss aam: scale 30, margin 0.5 from the first step, 3 sub-centres, no inter-top-K'
+    """
+    if isinstance(loss, SoftmaxLoss):
+        return "loss softmax: no margin"
+    ramp, parts = loss.schedule, [f"loss {loss.name}: scale {loss.scale:g}"]
+    parts.append(f"margin {loss.margin:g} from the first step" if ramp.end_epoch == 0 else
+                 f"margin {ramp.initial:g} to {loss.margin:g} from epoch {ramp.start_epoch:g} to "
+                 f"{ramp.end_epoch:g} ({ramp.shape})")
+    parts.append(f"{loss.num_subcenters} sub-centre{'s' * (loss.num_subcenters > 1)}")
+    if isinstance(loss, AamLoss):
+        parts.append(f"inter-top-K of {loss.top_k} with {loss.top_k_penalty:g}" if loss.top_k else
+                     "no inter-top-K")
+    return ", ".join(parts)
 
 
 def _count(module: nn.Module, trainable: bool) -> int:

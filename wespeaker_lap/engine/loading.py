@@ -74,9 +74,11 @@ def make_loader(config: Config, source: FeatureSource, world: World,
     """
     place, num_parts = (world.rank, world.size), config.train.accumulate
     if num_parts == 1:
-        sampler = batches = build.build_sampler(config.train, source.labels, config.seed, *place)
+        sampler = batches = build.build_sampler(config.train, source.labels, config.seed, *place,
+                                                source.voice_shares)
     else:
-        sampler = build.build_sampler(config.train, source.labels, config.seed, 0, 1)
+        sampler = build.build_sampler(config.train, source.labels, config.seed, 0, 1,
+                                      source.voice_shares)
         batches = CutBatches(sampler, num_parts, *place)
     num_threads = config.train.num_workers
     if num_threads is None:

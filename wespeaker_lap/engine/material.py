@@ -67,7 +67,7 @@ def _gather_waves(config: Config, data: DataDir, tables: CopySources) -> Materia
     shares = build.build_shares(config.data)
     augmenter = load_augmenter(tuple(shares), config.seed, data, tables, frontend.sample_rate)
     source = WaveSource(data, size, config.seed, frontend.sample_rate, shares,
-                        build.build_speeds(config.data), augmenter)
+                        build.build_speeds(config.data), augmenter, config.data.speed_share)
     # The codec is the one that sets would be stored in: embeddings are the same from there.
     identity = {"layers": "all", **frontend.identity(), "frame_shift": frontend.frame_shift,
                 "codec": config.features.codec, "data_hash": data_hash(data),

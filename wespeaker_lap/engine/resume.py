@@ -49,9 +49,10 @@ def check_same_training(exp_dir: Path, config: Config, speakers: Sequence[str],
                          f"another --exp_dir, or remove this one")
 
 
-def find_tuned(exp_dir: Path) -> dict | None:
-    """What model.json says of the tuned encoder, of the training that is gone on with."""
-    return load_facts(exp_dir).get("tuned") if is_begun(exp_dir) else None
+def find_kept(exp_dir: Path) -> dict[str, dict]:
+    """What model.json says of the tuned encoder and of the first weights, where it goes on."""
+    facts = load_facts(exp_dir) if is_begun(exp_dir) else {}
+    return {name: facts[name] for name in ("tuned", "init") if name in facts}
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:

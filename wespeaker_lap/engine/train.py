@@ -18,7 +18,7 @@ from wespeaker_lap.data.copy_sources import CopySources
 from wespeaker_lap.data.datadir import DataDir
 from wespeaker_lap.engine import resume
 from wespeaker_lap.engine.dist import World
-from wespeaker_lap.engine.initial import find_initial, load_initial
+from wespeaker_lap.engine.initial import describe_initial, find_initial, load_initial
 from wespeaker_lap.engine.journal import Journal
 from wespeaker_lap.engine.material import gather_material
 from wespeaker_lap.engine.memory import measure_peaks
@@ -76,14 +76,17 @@ def _begin(run: Run, train_set: str, init: str | Path | None) -> str:
     speakers = run.material.source.speakers
     # Reads only, so that all processes refuse together; written is when all have read.
     resume.check_same_training(exp_dir, config, speakers, features)
-    said = "random weights" if not resume.is_begun(exp_dir) else "the weights of its last state"
-    if init is not None and not resume.is_begun(exp_dir):
-        said = load_initial(find_initial(init), run.net, run.objective.head, speakers, features)
+    said, kept = "the weights of its last state", resume.find_kept(exp_dir)
+    if not resume.is_begun(exp_dir):
+        said = "random weights"
+        if init is not None:
+            initial = find_initial(init)
+            said = load_initial(initial, run.net, run.objective.head, speakers, features)
+            kept = {"init": describe_initial(initial)}
     run.world.barrier()
     if run.world.is_main:
         write_text(exp_dir / "config.yaml", dump_config(config))
-        tuned = None if run.encoder is None else resume.find_tuned(exp_dir)
-        save_facts(exp_dir, features, speakers, train_set, build.count_params(run.net), tuned)
+        save_facts(exp_dir, features, speakers, train_set, build.count_params(run.net), kept)
     run.world.barrier()
     resume.restore(run)
     return said
@@ -124,8 +127,8 @@ def _train_epochs(run: Run, journal: Journal, stop: StopRequest) -> None:
                 _stop(run)
             asked = begun = time.perf_counter()
             part, waited, num_bytes, sums = 0, 0.0, 0, np.zeros(NUM_SUMS)
-        journal.log_epoch(epoch + 1, run.step, validate(run), world.gather(journal.reading()))
-        journal.log_memory(run.step, world.gather(measure_peaks(world.device)))
+        journal.log_epoch(epoch + 1, run.step, validate(run), world.gather(journal.reading()),
+                          world.gather(measure_peaks(world.device)))
         resume.save_epoch(run, epoch + 1)
         if stops and run.step < run.total_steps:
             _stop(run)

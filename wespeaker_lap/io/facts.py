@@ -8,7 +8,7 @@ from wespeaker_lap.io.table import read_lines, write_text
 
 
 def save_facts(exp_dir: str | Path, features: dict, speakers: Sequence[str], train_set: str,
-               num_params: int, tuned: dict | None = None) -> None:
+               num_params: int, further: dict[str, dict] | None = None) -> None:
     """Write what a model needs to be built again besides its config: model.json, speakers.txt.
 
     Args:
@@ -17,10 +17,11 @@ def save_facts(exp_dir: str | Path, features: dict, speakers: Sequence[str], tra
         speakers: the class names, in class order.
         train_set: name of the set.
         num_params: of the network.
-        tuned: in which fields the features are others since the encoder is tuned.
+        further: `tuned`, in which fields the features are others since the encoder is tuned;
+            `init`, the system whose weights it began with.
     """
     facts = {"features": features, "num_speakers": len(speakers), "train_set": train_set,
-             "num_params": num_params} | ({"tuned": tuned} if tuned else {})
+             "num_params": num_params, **(further or {})}
     write_text(Path(exp_dir) / "speakers.txt", "".join(f"{speaker}\n" for speaker in speakers))
     write_text(Path(exp_dir) / "model.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
@@ -34,6 +35,11 @@ def save_tuned(exp_dir: str | Path, tuned: dict) -> None:
 def find_features(facts: dict) -> dict:
     """The identity of the features that a model wants now: of its tuned encoder, if it has one."""
     return {**facts["features"], **facts.get("tuned", {})}
+
+
+def name_encoder(facts: dict) -> str:
+    """What a model's encoder is called; a tuned one after that which the tuning began with."""
+    return facts.get("init", {}).get("encoder") or facts["features"]["encoder"]
 
 
 def load_facts(exp_dir: str | Path) -> dict:

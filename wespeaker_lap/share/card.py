@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from wespeaker_lap.config import Config, EncoderFrontend
-from wespeaker_lap.io.facts import find_features
+from wespeaker_lap.io.facts import find_features, name_encoder
 from wespeaker_lap.score.evaluate import ResultRow
 from wespeaker_lap.score.operating import TITLES, OperatingPoint
 from wespeaker_lap.share.report import LABELS
@@ -97,7 +97,7 @@ def _header(results: Results, licences: Licences) -> dict:
 def _describe(results: Results, config: Config, facts: dict, is_included: bool) -> str:
     features, model = find_features(facts), config.model
     nets = [model.layer_pool.name, model.frame_net and model.frame_net.name, model.time_pool.name]
-    front = f"{facts['features']['encoder']}, {features['num_layers']} layers of {features['dim']}"
+    front = f"{name_encoder(facts)}, {features['num_layers']} layers of {features['dim']}"
     if isinstance(config.frontend, EncoderFrontend):
         place = "included in `encoder/`" if is_included else "not included, found by its name"
         front += f"; {place}; SHA-256 of its weights `{features['weights_sha256']}`"

@@ -20,6 +20,7 @@ from wespeaker_lap.engine.checkpoint import load_tensors
 from wespeaker_lap.engine.frontend import FOLDER as TUNED
 from wespeaker_lap.frontends.export import export_frontend
 from wespeaker_lap.frontends.loading import FILTER_BANKS
+from wespeaker_lap.io.facts import name_encoder
 from wespeaker_lap.io.table import write_text
 from wespeaker_lap.share import bundle
 from wespeaker_lap.share.card import Licences, format_card
@@ -119,7 +120,7 @@ def _fill(folder: Path, exp_dir: Path, parts: Parts, with_encoder: bool,
     card = format_card(read_results(exp_dir / "results.json"), parts.config, parts.facts, licences,
                        points, is_included, plots)
     write_text(folder / bundle.CARD, card)
-    bundle.seal(folder, {"toolkit_version": __version__, "encoder": encoder,
+    bundle.seal(folder, {"toolkit_version": __version__, "encoder": name_encoder(parts.facts),
                          "encoder_included": is_included, "licences": asdict(licences)})
     return is_included
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from wespeaker_lap.config import load_config
-from wespeaker_lap.io.facts import load_facts
+from wespeaker_lap.io.facts import load_facts, name_encoder
 from wespeaker_lap.io.table import read_lines, write_text
 from wespeaker_lap.score.evaluate import NORMS, ResultRow
 from wespeaker_lap.score.scorefile import read_scores
+from wespeaker_lap.share.cost import read_cost
 from wespeaker_lap.share.plots import plot_det, plot_histogram
 from wespeaker_lap.share.results import Results, format_page, read_results, write_results
 
@@ -34,8 +35,9 @@ def write_report(exp_dir: str | Path) -> Path:
     mean_set = scored[0]["mean_set"]
     rows = [_to_row(row) for row in scored]
     results = Results(system=system, seed=seed, rows=rows,
-                      encoder=facts["features"]["encoder"], params=facts["num_params"],
-                      large_margin=False, mean_subtraction=mean_set)
+                      encoder=name_encoder(facts), params=facts["num_params"],
+                      large_margin=_has_larger_margin(exp_dir, facts),
+                      mean_subtraction=mean_set, cost=read_cost(exp_dir))
     write_results(exp_dir, results, plots)
     return exp_dir / "RESULTS.md"
 
@@ -71,6 +73,13 @@ def join_results(exp_dirs: list[Path], path: Path) -> None:
         path: the page.
     """
     write_text(path, format_page([read_results(d / "results.json") for d in exp_dirs]))
+
+
+def _has_larger_margin(exp_dir: Path, facts: dict) -> bool:
+    """Whether it began with the weights of a training that had a smaller margin."""
+    before = facts.get("init", {}).get("margin")
+    loss = load_config(exp_dir / "config.yaml").loss
+    return before is not None and getattr(loss, "margin", 0.0) > before
 
 
 def _read_metrics(path: Path) -> dict:

@@ -12,6 +12,7 @@ from statistics import mean, stdev
 
 from wespeaker_lap.io.table import write_text
 from wespeaker_lap.score.evaluate import NORMS, SECOND_P_TARGET, ResultRow
+from wespeaker_lap.share.cost import format_costs
 
 PACKAGES = ("wespeaker_lap", "torch", "torchaudio", "numpy")
 
@@ -67,6 +68,7 @@ class Results:
         date: day of scoring, YYYY-MM-DD.
         versions: package -> version.
         commit: of the toolkit, None when unknown.
+        cost: what the training took, see `cost.read_cost`; None when unknown.
     """
 
     system: str
@@ -79,6 +81,7 @@ class Results:
     date: str = field(default_factory=lambda: str(datetime.date.today()))
     versions: dict[str, str] = field(default_factory=find_versions)
     commit: str | None = field(default_factory=find_commit)
+    cost: dict[str, float] | None = None
 
 
 def write_results(directory: str | Path, results: Results,
@@ -148,7 +151,7 @@ def format_page(systems: Sequence[Results], plots: Mapping[str, str] | None = No
         "# Results\n", _format_facts(systems), _format_table(systems),
         f"A cell is the EER in % [its {levels} confidence interval, {resamples} speaker "
         f"resamples] / minDCF ({costs}, c_miss 1, c_fa 1).\n",
-        *_format_costs(systems),
+        *_format_costs(systems), *_format_trainings(systems),
         "## Trial lists\n", _format_lists(rows)]
     parts += [f"## {title}\n\n![{title}]({file})\n" for title, file in (plots or {}).items()]
     return "\n".join(parts)
@@ -248,6 +251,13 @@ def _format_costs(systems: Sequence[Results]) -> list[str]:
     return ["## Other costs\n", "".join(f"| {' | '.join(line)} |\n" for line in lines),
             "minDCF at another prior; Cllr, in bits, of log-likelihood ratios, and after the best "
             "calibration on the very trials.\n"]
+
+
+def _format_trainings(systems: Sequence[Results]) -> list[str]:
+    """What the trainings took; nothing where that is not known."""
+    table = format_costs([(results.system, results.seed, results.cost) for results in systems])
+    return ["## Training\n", table, "Hours in training steps of all sittings, validation excepted; "
+            "the most memory that a process had.\n"] if table else []
 
 
 def _mean_cost(costs: Sequence[float | None]) -> str:

@@ -8,7 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../sv.sh
 
 corpus_dir=     # the corpus: WAVE/, train/ and test/
-train_set=train_sp cohort_set=train
+train_set=train_sp tune_set=train cohort_set=train
 split_seed=     # which 13 of the training speakers are held back for validation
 PREPARE_OPTIONS=(corpus_dir split_seed)
 run_stages "$@"
