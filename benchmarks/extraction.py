@@ -37,16 +37,19 @@ BASE = {"extractor_mode": "group_norm", "extractor_conv_layer_config": None,
         "encoder_attention_dropout": 0.1, "encoder_ff_interm_features": 3072,
         "encoder_ff_interm_dropout": 0.0, "encoder_dropout": 0.1,
         "encoder_layer_norm_first": False, "encoder_layer_drop": 0.05, "aux_num_out": None}
+LARGE = {**BASE, "extractor_mode": "layer_norm", "encoder_embed_dim": 1024,
+         "encoder_num_layers": 24, "encoder_num_heads": 16, "encoder_ff_interm_features": 4096,
+         "encoder_layer_norm_first": True}
 
 
-def write_base(folder: Path) -> Path:
-    """Write an encoder of WavLM-Base+'s size with random weights (190 MB)."""
+def write_random(folder: Path, shape: dict = BASE) -> Path:
+    """Write an encoder with random weights: 190 MB of WavLM-Base+'s size, 630 MB of Large's."""
     torch.manual_seed(0)
     tensors = {name: value.half().contiguous()
-               for name, value in wavlm_model(**BASE).state_dict().items()}
+               for name, value in wavlm_model(**shape).state_dict().items()}
     folder.mkdir()
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
-    facts = {"torchaudio.models.wavlm_model": BASE, "normalize_waveform": False,
+    facts = {"torchaudio.models.wavlm_model": shape, "normalize_waveform": shape is LARGE,
              "normalize_eps": 1e-5, "sample_rate": 16000}
     (folder / "config.json").write_text(json.dumps(facts))
     return folder
@@ -117,7 +120,7 @@ def compare(options: argparse.Namespace) -> None:
     """Time all in turn and print the medians."""
     with tempfile.TemporaryDirectory() as made:
         data = choose_recordings(options.data, options.minutes, Path(made, "data"))
-        encoder = str(write_base(Path(made, "base"))) if options.base else options.encoder
+        encoder = str(write_random(Path(made, "base"))) if options.base else options.encoder
         hours = sum(load_data_dir(data).durations.values()) / 3600
         times = time_in_turn(data, encoder, options)
     print(f"{60 * hours:.1f} min of audio, {'base' if options.base else encoder}, {options.nproc} "
