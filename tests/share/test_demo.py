@@ -76,7 +76,9 @@ def server(scored, material, tmp_path_factory):
     running = start(scored, "--port", "0", "--threshold", material.threshold,
                     "--gallery", gallery, temp=temp)
     running.gallery = gallery
-    yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield running
     assert list(temp.glob("wespeaker-lap-demo-*/*/*.wav"))
     running.process.terminate()
     _, err = running.process.communicate(timeout=60)

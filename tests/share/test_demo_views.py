@@ -1,10 +1,13 @@
 """What the demo shows: places on the axis by hand, and every decision in words, escaped."""
 
+import shutil
+
 import html5lib
 import numpy as np
 import pytest
 
 from wespeaker_lap.score.operating import OperatingPoint
+from wespeaker_lap.share import bundle
 from wespeaker_lap.share.decision import Decision
 from wespeaker_lap.share.demo_scale import Spread, lay_out, read_spread
 from wespeaker_lap.share.demo_views import (
@@ -14,6 +17,7 @@ from wespeaker_lap.share.demo_views import (
     show_identity,
     show_message,
 )
+from wespeaker_lap.share.opening import open_model
 
 POINT = OperatingPoint(trials="vox & co", norm="none", point="eer", threshold=0.4,
                        false_accept=0.0312, false_reject=0.031, num_target=100, num_nontarget=1000,
@@ -83,9 +87,7 @@ def test_a_spread_widens_the_axis():
     assert scale.low == pytest.approx(-0.5 - 0.05 * 1.5)
 
 
-def test_the_spread_is_that_of_the_threshold(scored, packed):
-    from wespeaker_lap.share.opening import open_model
-
+def test_the_spread_is_that_of_the_threshold(scored, tmp_path):
     with open_model(scored) as parts:
         points = parts.find_points()
     for norm, file in (("none", "pairs.score"), ("asnorm", "train_asnorm3_pairs.score")):
@@ -94,6 +96,8 @@ def test_the_spread_is_that_of_the_threshold(scored, packed):
         spread = read_spread(scored, point)
         for found, kind in ((spread.targets, "target"), (spread.nontargets, "nontarget")):
             assert found.tolist() == [float(line[2]) for line in lines if line[3] == kind]
+    packed = shutil.copytree(scored, tmp_path / "packed")
+    (packed / bundle.MANIFEST).touch()
     assert read_spread(packed, point) is None
     assert read_spread("hf://org/name", point) is None
 
