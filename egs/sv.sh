@@ -101,7 +101,7 @@ run_stages() {
             --exp_dir "$exp_dir" "${CONFIG[@]}" ${VALID[@]+"${VALID[@]}"} --device "$device"
     fi
     if stage 4 "embeddings"; then
-        lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
+        lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"} --device "$device"
         for SET in "${SETS[@]}"; do
             launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" --checkpoint "$checkpoint" \
                 ${STORED:+--feats "$feats_dir/$SET"} --device "$device"
