@@ -57,16 +57,18 @@ def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option(m
                   select: Annotated[str | None, typer.Option(
                       help="epochs: last, best (by validation EER), or ema, the moving average "
                            "that training has made; else score.average")] = None,
+                  bn_batches: Annotated[int | None, typer.Option(
+                      min=0, help="batches of training crops that batch norms are measured on; "
+                                  "else score.bn_batches")] = None,
                   data: Annotated[Path | None, typer.Option(
-                      help="training set, where it is no longer in its place, to measure batch "
-                           "norms on (score.bn_batches)")] = None,
+                      help="training set, where it is no longer in its place")] = None,
                   feats: Annotated[Path | None, typer.Option(help="its feature store")] = None,
                   noise_scp: NoiseOption = None, rir_scp: RirOption = None,
                   babble_scp: BabbleOption = None, device: DeviceOption = "auto") -> None:
     """Average weights: of the last epochs, of the best, or those averaged already (stage 4)."""
     from wespeaker_lap.engine import averaging, dist
     with dist.join_world(device) as world:
-        averaging.average_model(exp_dir, world, num_avg, select, {
+        averaging.average_model(exp_dir, world, num_avg, select, bn_batches, {
             "data": data, "feats": feats, "noise_scp": noise_scp, "rir_scp": rir_scp,
             "babble_scp": babble_scp})
     note_command(exp_dir)

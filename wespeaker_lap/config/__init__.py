@@ -115,7 +115,7 @@ class Train(Section):
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
     dequantize: Literal["host", "device"] = "host"  # where int8 and float16 become float32
     checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch
-    # Epochs whose weights stay on disk: the last; if score.average is best, the best and the newest.
+    # Epochs whose weights stay on disk: the last; if score.average is best, those, and the newest.
     keep_epochs: int = Field(10, ge=1)
     # A moving average of the weights, models/ema_model; null: none. 0.999: of about 1000 steps.
     ema_decay: float | None = Field(None, gt=0, lt=1)

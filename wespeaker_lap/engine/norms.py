@@ -49,22 +49,19 @@ def measure_norms(model: nn.Module, net: nn.Module, batches: Iterable[Tensor]) -
     (2, 4.0, 2.0)
     """
     model.eval()
-    norms, count = find_norms(net), 0
-    if not norms:
+    momenta, count = {norm: norm.momentum for norm in find_norms(net)}, 0
+    if not momenta:
         return 0
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    for norm in momenta:
         norm.reset_running_stats()
-        norm.train()
-        norm.momentum = None  # the mean over all batches, not one that forgets
+        norm.train().momentum = None  # the mean over all batches, not one that forgets
     for batch in batches:
         model(batch)
         count += 1
     if not count:
         raise ValueError("batch norms want one batch or more to be measured on, got none")
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
+    for norm, momentum in momenta.items():
+        norm.eval().momentum = momentum
     return count
 
 
