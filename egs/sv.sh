@@ -89,7 +89,7 @@ run_phase() {
     fi
     ! is_done_before || stop_stage=3
     if stage 4 "embeddings"; then
-        lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"}
+        lap average-model "$exp_dir" ${num_avg:+--num_avg "$num_avg"} --device "$device"
         for SET in "${SETS[@]}"; do
             launch "$nproc" extract-embeddings "$exp_dir" "$data/$SET" --checkpoint "$checkpoint" \
                 ${STORED:+--feats "$feats_dir/$SET"} --device "$device"

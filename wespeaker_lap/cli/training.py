@@ -1,6 +1,5 @@
 """Verbs that train a back end and embed with it."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from wespeaker_lap.cli.options import (
     NoiseOption,
     RirOption,
     SetOption,
-    load_experiment,
 )
 from wespeaker_lap.io.commands import note_command
 
@@ -55,15 +53,25 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     note_command(exp_dir)
 
 
-def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option()] = None) -> None:
-    """Average the weights of the last epochs (stage 4)."""
-    from wespeaker_lap.engine.checkpoint import average_epochs
-    from wespeaker_lap.engine.frontend import export_averaged
-    settings, _ = load_experiment(exp_dir)
-    paths = average_epochs(exp_dir, num_avg or settings.score.num_avg)
-    export_averaged(exp_dir, settings)
+def average_model(exp_dir: ExpArg, num_avg: Annotated[int | None, typer.Option(min=1)] = None,
+                  select: Annotated[str | None, typer.Option(
+                      help="epochs: last, best (by validation EER), or ema, the moving average "
+                           "that training has made; else score.average")] = None,
+                  bn_batches: Annotated[int | None, typer.Option(
+                      min=0, help="batches of training crops that batch norms are measured on; "
+                                  "else score.bn_batches")] = None,
+                  data: Annotated[Path | None, typer.Option(
+                      help="training set, where it is no longer in its place")] = None,
+                  feats: Annotated[Path | None, typer.Option(help="its feature store")] = None,
+                  noise_scp: NoiseOption = None, rir_scp: RirOption = None,
+                  babble_scp: BabbleOption = None, device: DeviceOption = "auto") -> None:
+    """Average weights: of the last epochs, of the best, or those averaged already (stage 4)."""
+    from wespeaker_lap.engine import averaging, dist
+    with dist.join_world(device) as world:
+        averaging.average_model(exp_dir, world, num_avg, select, bn_batches, {
+            "data": data, "feats": feats, "noise_scp": noise_scp, "rir_scp": rir_scp,
+            "babble_scp": babble_scp})
     note_command(exp_dir)
-    logging.info("averaged %d epochs: %s to %s", len(paths), paths[0].stem, paths[-1].stem)
 
 
 def extract_embeddings(exp_dir: ExpArg, data: DataArg,

@@ -115,7 +115,10 @@ class Train(Section):
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
     dequantize: Literal["host", "device"] = "host"  # where int8 and float16 become float32
     checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch
-    keep_epochs: int = Field(10, ge=1)  # weights of the last epochs that stay on disk
+    # Epochs whose weights stay on disk: the last; if score.average is best, those, and the newest.
+    keep_epochs: int = Field(10, ge=1)
+    # A moving average of the weights, models/ema_model; null: none. 0.999: of about 1000 steps.
+    ema_decay: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _batches_are_whole_speakers(self) -> "Train":
@@ -128,7 +131,11 @@ class Train(Section):
 class Score(Section):
     """Scoring."""
 
+    # Which weights are averaged: of the last epochs, of those of the lowest validation EER, or in
+    # training already (train.ema_decay).
+    average: Literal["last", "best", "ema"] = "last"
     num_avg: int = Field(5, ge=1)  # epochs whose weights are averaged
+    bn_batches: int = Field(0, ge=0)  # on which batch norms are measured then; 0: averaged as well
     subtract_mean: bool = True  # of the training set's embeddings
     top_n: int = Field(300, ge=2)  # cohort speakers in AS-norm
     p_target: float = Field(0.01, gt=0, lt=1)
@@ -179,6 +186,16 @@ class Config(Section):
         if strangers:
             raise ValueError(f"{', '.join(strangers)}: of stored features, but data.source is "
                              f"wave; for copies take data.augment and data.speeds")
+        return self
+
+    @model_validator(mode="after")
+    def _averages_will_be_there(self) -> "Config":
+        train, score = self.train, self.score
+        if score.average == "best" and score.num_avg > train.keep_epochs:
+            raise ValueError(f"score.num_avg: the best {score.num_avg} epochs are wanted, but "
+                             f"train.keep_epochs leaves {train.keep_epochs} on disk; raise it")
+        if score.average == "ema" and train.ema_decay is None:
+            raise ValueError("score.average: ema wants a train.ema_decay, such as 0.999")
         return self
 
     @model_validator(mode="after")

@@ -58,6 +58,8 @@ class Journal:
         if run.encoder is not None:
             say("the encoder is tuned: %d of its %d parameters", _count(run.encoder, True),
                 _count(run.encoder, False))
+        if run.ema is not None:
+            say("a moving average of the weights goes along, decay %g", train.ema_decay)
 
     def start_epoch(self, epoch: int, num_steps: int, first_step: int) -> None:
         """Begin the bar of an epoch, counted from 0."""

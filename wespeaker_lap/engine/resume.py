@@ -89,7 +89,7 @@ def save(run: Run) -> None:
 def _parts(run: Run) -> dict[str, nn.Module]:
     """What is trained, by its name in the state."""
     parts = {"net": run.net, "head": run.objective.head, "contrastive": run.objective.contrastive,
-             FOLDER: run.encoder}
+             FOLDER: run.encoder, "ema": run.ema}
     return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -97,13 +97,14 @@ def save_epoch(run: Run, epoch: int) -> None:
     """Write the weights after an epoch, remove those that are too old, save the state."""
     if not run.world.is_main:
         return
-    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), run.net,
-                            run.objective.head, run.encoder)
+    checkpoint.save_weights(checkpoint.epoch_path(run.exp_dir, epoch), **run.weights)
+    if run.ema is not None:
+        moving = checkpoint.weights_path(run.exp_dir, checkpoint.MOVING)
+        checkpoint.save_weights(moving, **run.ema.module)
     if run.encoder is not None:
         export_tuned(run.exp_dir, run.material.frontend)
     save(run)
-    for path in checkpoint.epoch_paths(run.exp_dir)[:-run.config.train.keep_epochs]:
-        path.unlink()
+    checkpoint.drop_old_epochs(run.exp_dir, run.config.train.keep_epochs, run.config.score.average)
 
 
 def restore(run: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from wespeaker_lap import build
 from wespeaker_lap.config import Config
@@ -14,6 +15,8 @@ from wespeaker_lap.data.dequantize import Dequantize
 from wespeaker_lap.data.loader import BatchLoader
 from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
+from wespeaker_lap.engine.ema import make_ema
+from wespeaker_lap.engine.frontend import FOLDER
 from wespeaker_lap.engine.loading import make_loader
 from wespeaker_lap.engine.material import Material
 from wespeaker_lap.engine.objective import Objective
@@ -44,6 +47,8 @@ class Run:
     sampler: ShuffledBatches | BalancedBatchSampler
     loader: BatchLoader
     validation: Validation | None
+    weights: nn.ModuleDict  # what is saved after an epoch, by its name in the file
+    ema: AveragedModel | None  # of `weights`; the same on every process
     step: int = 0
 
     @property
@@ -84,8 +89,12 @@ def set_up(config: Config, material: Material, train_set: str, exp_dir: Path, wo
         # No state of an encoder's last blocks may be used, and then they have no gradients.
         model = DistributedDataParallel(objective, broadcast_buffers=False,
                                         find_unused_parameters=encoder is not None)
+    weights = nn.ModuleDict({"net": net, "head": objective.head}
+                            | ({FOLDER: encoder.model} if encoder is not None else {}))
+    decay = config.train.ema_decay
+    ema = None if decay is None else make_ema(weights, decay)
     return Run(config, world, exp_dir, material, net, encoder and encoder.model, objective, model,
-               to_floats, optimizer, factors, scaler, sampler, loader, validation)
+               to_floats, optimizer, factors, scaler, sampler, loader, validation, weights, ema)
 
 
 def _start_tuning(config: Config, material: Material) -> FrozenSSL | None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ from wespeaker_lap.engine.schedule import learning_rate, margin_at
 from wespeaker_lap.engine.stopping import StopRequest
 from wespeaker_lap.engine.validation import Validation, check_validation, validate
 from wespeaker_lap.io.facts import save_facts
+from wespeaker_lap.io.origin import save_origin
 from wespeaker_lap.io.table import name_some, write_text
 
 NO_TABLES = CopySources()
@@ -56,11 +58,12 @@ def train(config: Config, data: DataDir, feats: str | Path | None, exp_dir: str 
         KeyboardInterrupt: asked to stop; the state was saved.
     """
     exp_dir, material = Path(exp_dir), gather_material(config, data, feats, tables)
-    if validation:
-        check_validation(validation, material)
+    check_validation(validation, material, config.score.average == "best")
     stop = StopRequest()
     run = set_up(config, material, data.path.name, exp_dir, world, validation)
     said = _begin(run, data.path.name, init)
+    if world.is_main:
+        save_origin(exp_dir, {"data": data.path, "feats": feats, **asdict(tables)})
     if run.step == run.total_steps:
         logging.info("%s: the training is finished (%d epochs)", exp_dir, config.train.epochs)
         return
@@ -192,6 +195,8 @@ def _step(run: Run, lr: float) -> None:
         nn.utils.clip_grad_norm_(run.model.parameters(), run.config.train.max_grad_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    if run.ema is not None:
+        run.ema.update_parameters(run.weights)
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

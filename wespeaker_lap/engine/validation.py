@@ -27,13 +27,18 @@ class Validation:
     trials: Trials
 
 
-def check_validation(validation: Validation, material: Material) -> None:
-    """Refuse before the training what would end it after its first epoch.
+def check_validation(validation: Validation | None, material: Material, is_needed: bool) -> None:
+    """Refuse before the training what would end it after its first epoch, or in stage 4.
 
     Raises:
         ValueError: features that do not fit the training's, or recordings where it has features;
-            utterances of the trials that are not there.
+            utterances of the trials that are not there; no trials where they are needed.
     """
+    if validation is None:
+        if is_needed:
+            raise ValueError("score.average is best: the best epochs are known by their validation "
+                             "EER; give --valid_trials (a recipe's valid_set), or average the last")
+        return
     examples = validation.examples
     if isinstance(examples, FeatureStore) != (material.frontend is None):
         raise ValueError("validation trials: their features go with a training on features "

@@ -1,0 +1,48 @@
+"""Which epochs of a training were the best, by what it noted in metrics.jsonl."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from wespeaker_lap.io.table import read_lines
+
+
+def read_eers(exp_dir: str | Path) -> dict[int, float]:
+    """The validation EER of every epoch that was validated.
+
+    Args:
+        exp_dir: of the training.
+
+    Returns:
+        Epoch, counted from 1 -> percent, which need not be finite; nothing without a metrics.jsonl.
+
+    Raises:
+        ValueError: an EER or epoch that is no number; names the line.
+    """
+    path, eers = Path(exp_dir) / "metrics.jsonl", {}
+    for number, line in enumerate(read_lines(path) if path.is_file() else [], 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # cut off by a kill
+        if not isinstance(record, dict) or not {"epoch", "valid_eer"} <= record.keys():
+            continue
+        try:
+            eers[int(record["epoch"])] = float(record["valid_eer"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}:{number}: an epoch or valid_eer that is no number ({error}); "
+                             f"remove the line") from error
+    return eers
+
+
+def rank_epochs(eers: Mapping[int, float]) -> list[int]:
+    """Sort epochs from the lowest EER upwards, the later of equal ones first.
+
+    Those whose EER is not finite are left out.
+
+    >>> rank_epochs({1: 4.0, 2: 3.0, 3: 4.0, 4: float("nan")})
+    [2, 3, 1]
+    """
+    known = [epoch for epoch, eer in eers.items() if math.isfinite(eer)]
+    return sorted(known, key=lambda epoch: (eers[epoch], -epoch))
