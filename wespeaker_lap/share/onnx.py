@@ -7,6 +7,7 @@ whatever number of frames Python code looked at, without a word; this one keeps 
 import contextlib
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,7 @@ def export_onnx(source: str | Path, out: str | Path, part: str = "backend",
     out = Path(out)
     _refuse_others(out)
     model = load_model(source, "cpu", encoder)
-    graph = _make_graph(model, part)
-    _check_size(source, part, graph)
-    program = _export(source, part, graph, model, opset)
+    program = make_program(source, model, part, opset)
     with replacing(out) as aside:
         program.save(aside)
         difference = compare_outputs(source, aside, model, part)
@@ -167,44 +166,48 @@ def _refuse_others(out: Path) -> None:
     raise ValueError(f"{out}: is there and no exported model; choose another name (-o)")
 
 
-def _make_graph(model: SpeakerModel, part: str) -> nn.Module:
+def make_program(source: str | Path, model: SpeakerModel, part: str,
+                 opset: int | None = None) -> torch.onnx.ONNXProgram:
+    """Translate a model, batch and length left open.
+
+    Args:
+        source: of the model, for messages.
+        model: on the CPU. Its network will have no gradients any more, over which the exporter
+            stumbles.
+        part, opset: as for `export_onnx`.
+
+    Raises:
+        ValueError: it is too large, or has steps that no graph holds.
+    """
     graph = WholeModel(model) if part == "whole" else model.net
-    # The exporter stumbles over parameters that could have gradients.
-    return graph.eval().requires_grad_(False)
-
-
-def _check_size(source: str | Path, part: str, graph: nn.Module) -> None:
+    graph.eval().requires_grad_(False)
+    advice = "; export its back end, --part backend" if part == "whole" else ""
     size = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
     if size > MOST_BYTES:
-        advice = "; export its back end, --part backend" if part == "whole" else ""
         raise ValueError(f"{source}: has {size / 1e9:.1f} GB of weights, and an ONNX file holds up "
                          f"to {MOST_BYTES / 1e9:g}{advice}")
-
-
-def _export(source: str | Path, part: str, graph: nn.Module, model: SpeakerModel,
-            opset: int | None) -> "torch.onnx.ONNXProgram":
-    """The graph as a program of ONNX, its batch and length open."""
-    frontend = model.frontend
-    size = round(TRACED_SECONDS * frontend.sample_rate)
-    if part == "whole":
-        axis, example = "samples", torch.zeros(2, size)
-    else:
-        axis = "frames"
-        example = torch.zeros(2, frontend.num_frames(size), frontend.num_layers, frontend.dim)
+    example, axis = _make_example(model, part)
     try:
         with _quietly():
             program = torch.onnx.export(
                 graph, (example,), dynamo=True, opset_version=opset, input_names=[INPUTS[part]],
-                output_names=[OUTPUT], dynamic_shapes=({0: "batch", 1: axis},),
-                verbose=False)
+                output_names=[OUTPUT], dynamic_shapes=({0: "batch", 1: axis},), verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
-        advice = "; export its back end, --part backend" if part == "whole" else ""
         raise ValueError(f"{source}: cannot be written as an ONNX graph ({_tell_cause(error)})"
                          f"{advice}") from error
-    written = program.model.opset_imports[""]
-    if opset not in (None, written):
+    if opset not in (None, program.model.opset_imports[""]):
         raise ValueError(f"{source}: has steps that opset {opset} lacks; leave --opset out")
     return program
+
+
+def _make_example(model: SpeakerModel, part: str) -> tuple[Tensor, str]:
+    """An input of the part, and what its second axis counts."""
+    frontend = model.frontend
+    size = round(TRACED_SECONDS * frontend.sample_rate)
+    if part == "whole":
+        return torch.zeros(2, size), "samples"
+    shape = (2, frontend.num_frames(size), frontend.num_layers, frontend.dim)
+    return torch.zeros(shape), "frames"
 
 
 def _tell_cause(error: BaseException) -> str:
@@ -216,13 +219,15 @@ def _tell_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the exporter says of each step and of packages that it would know too."""
+    """Without what the exporter says of each step, and what torch says of itself."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
