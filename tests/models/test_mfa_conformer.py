@@ -152,6 +152,7 @@ def test_distances_are_aligned():
     columns = torch.arange(5 - 1, -5, -1).expand(2, 5, 9)
     want = torch.arange(5).unsqueeze(1) - torch.arange(5)
     assert torch.equal(align_distances(columns), want.expand(2, 5, 5))
+    assert align_distances(torch.tensor([[[7.0]]])).tolist() == [[[7.0]]]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])

@@ -52,6 +52,22 @@ def push(directory: Annotated[Path, typer.Argument(help="folder that pack wrote"
     print(address)
 
 
+def export_onnx(model: ModelArg,
+                out: Annotated[Path, typer.Option("--out", "-o", help="the file to write")],
+                part: Annotated[str, typer.Option(
+                    help="backend: hidden states in; whole: waveforms in")] = "backend",
+                opset: Annotated[int | None, typer.Option(
+                    help="version of the ONNX operators; the exporter's choice without")] = None,
+                encoder: EncoderOption = None) -> None:
+    """Write a trained model as an ONNX graph that gives the same embeddings."""
+    from wespeaker_lap.share import onnx
+    done = onnx.export_onnx(model, out, part, opset, encoder)
+    found = done.difference
+    print(f"{done.path}: {part}, opset {done.opset}, {done.path.stat().st_size / 1e6:.1f} MB; "
+          f"largest difference from PyTorch, {found.seconds[0]:g} to {found.seconds[-1]:g} s: "
+          f"{found.absolute:.2g}, {found.cosine:.2g} in cosine")
+
+
 def attention(exp_dir: ExpArg, data: DataArg,
               out: Annotated[Path, typer.Option(help="folder for attention.md, .json, .png")],
               feats: Annotated[Path | None, typer.Option(
@@ -72,4 +88,4 @@ def attention(exp_dir: ExpArg, data: DataArg,
     print(page.read_text(encoding="utf-8"), end="")
 
 
-VERBS = (pack, check_model, push, attention)
+VERBS = (pack, check_model, push, export_onnx, attention)

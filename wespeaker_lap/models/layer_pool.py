@@ -172,7 +172,9 @@ class LAP(nn.Module):
         _check_layers(x, self.num_layers, self.in_dim)
         mask = frame_mask(lengths, x)
         frames = pack_frames(x, mask)  # (M, L, D)
-        pool = self._pool_best if self.combine == "max" else self._pool_mean
+        # What makes training fast, loops over blocks and a gradient by hand, no graph can hold.
+        is_plain = self.combine == "mean" or torch.compiler.is_compiling()
+        pool = self._pool_plainly if is_plain else self._pool_best
         values, scores = pool(frames)  # (M, D), (M, H, L)
         pooled = self.out_norm(self.out_linear(values))  # (M, F)
         pooled = unpack_frames(pooled, mask, x.shape[:2])
@@ -199,7 +201,7 @@ class LAP(nn.Module):
             _, scores, layers = self._find_best(frames)
             layers = layers.flatten(1).unflatten(0, x.shape[:2])
         else:
-            _, scores = self._pool_mean(frames)
+            _, scores = self._pool_plainly(frames)
         return scores.unflatten(0, x.shape[:2]), layers
 
     def _pool_best(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,22 +225,29 @@ class LAP(nn.Module):
             scores = self._score_layers(views, kept)
         return values, scores, layers.view(len(frames), self.num_heads, -1).long()
 
-    def _pool_mean(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_pool_best`, with the mean over layers: every layer has a gradient and is kept."""
+    def _pool_plainly(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_pool_best`, in plain steps that keep every projected layer.
+
+        The mean over layers gives each of them a gradient; an exported graph has no other steps.
+        """
         kept = self._draw_kept(frames)
         heads = self.in_linear(self._normalise(frames)).unflatten(2, (self.num_heads, -1))
         with torch.autocast(frames.device.type, enabled=False):
             heads = heads.to(self.squeeze_weight.dtype)  # (M, L, H, d)
             views = torch.stack([heads.mean(dim=-1), heads.amax(dim=-1)])  # (2, M, L, H)
             scores = self._score_layers(views, kept)
-            values = torch.einsum("mhl,mlhd->mhd", scores, heads) / self.num_layers
+            if self.combine == "max":
+                values = (scores.transpose(1, 2).unsqueeze(-1) * heads).amax(dim=1)  # (M, H, d)
+            else:
+                values = torch.einsum("mhl,mlhd->mhd", scores, heads) / self.num_layers
             return values.flatten(1), scores
 
     def _draw_kept(self, frames: Tensor) -> Tensor:
         """Dropout of the scores, `(M, H, L)`: 0 or 1 / (1 - p)."""
         # Scores are few and decide much: in full precision under autocast too.
         with torch.autocast(frames.device.type, enabled=False):
-            kept = self.squeeze_weight.new_ones(len(frames), self.num_heads, self.num_layers)
+            shape = (frames.shape[0], self.num_heads, self.num_layers)
+            kept = self.squeeze_weight.new_ones(shape)
             return self.dropout(kept)
 
     def _fold_norm(self, frames: Tensor) -> tuple[

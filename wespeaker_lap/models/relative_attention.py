@@ -103,8 +103,6 @@ def align_distances(by_distance: Tensor) -> Tensor:
     [[0, -1], [1, 0]]
     """
     num_frames = by_distance.shape[-2]
-    if num_frames == 1:
-        return by_distance
-    width = 2 * num_frames - 2
+    width = torch.sym_max(1, 2 * num_frames - 2)  # as `max`, and fit for an exported graph
     row = by_distance.flatten(-2)[..., num_frames - 1 : num_frames - 1 + num_frames * width]
-    return row.unflatten(-1, (num_frames, width))[..., :num_frames]
+    return row.unflatten(-1, (num_frames, width)).narrow(-1, 0, num_frames)
