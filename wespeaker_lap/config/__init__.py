@@ -112,6 +112,7 @@ class Train(Section):
     max_grad_norm: float | None = None
     encoder: EncoderTuning | None = None  # null: it is frozen; tuning it needs data.source wave
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # frame network and encoder, by torch.compile; wants a C++ compiler
     num_workers: int | None = Field(None, ge=0)  # a process; None: from the machine
     dequantize: Literal["host", "device"] = "host"  # where int8 and float16 become float32
     checkpoint_steps: int = Field(500, ge=1)  # besides one after every epoch

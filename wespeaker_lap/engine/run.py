@@ -14,6 +14,7 @@ from wespeaker_lap.data.balanced import BalancedBatchSampler
 from wespeaker_lap.data.dequantize import Dequantize
 from wespeaker_lap.data.loader import BatchLoader
 from wespeaker_lap.data.sampler import ShuffledBatches
+from wespeaker_lap.engine.compiling import compile_parts
 from wespeaker_lap.engine.dist import World, choose_precision, synchronise_batch_norm
 from wespeaker_lap.engine.ema import make_ema
 from wespeaker_lap.engine.frontend import FOLDER
@@ -49,6 +50,7 @@ class Run:
     validation: Validation | None
     weights: nn.ModuleDict  # what is saved after an epoch, by its name in the file
     ema: AveragedModel | None  # of `weights`; the same on every process
+    compiled: list[str]  # parts of the model, for the log
     step: int = 0
 
     @property
@@ -79,22 +81,29 @@ def set_up(config: Config, material: Material, train_set: str, exp_dir: Path, wo
     encoder = _start_tuning(config, material)
     objective = _build_objective(config, material, net, train_set, precision)
     objective = synchronise_batch_norm(objective, world).to(world.device)
+    compiled = compile_parts(net, material.frontend) if config.train.compile else []
     optimizer, factors = _make_optimizer(config, objective, encoder)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision is torch.float16)
     sampler, loader = make_loader(config, source, world)
-    to_floats, model = nn.Identity(), objective
+    to_floats = nn.Identity()
     if source.as_stored:
         to_floats = Dequantize(source.store.codec, source.crop_shape).to(world.device)
-    if world.size > 1:
-        # No state of an encoder's last blocks may be used, and then they have no gradients.
-        model = DistributedDataParallel(objective, broadcast_buffers=False,
-                                        find_unused_parameters=encoder is not None)
+    model = _distribute(objective, world, encoder is not None)
     weights = nn.ModuleDict({"net": net, "head": objective.head}
                             | ({FOLDER: encoder.model} if encoder is not None else {}))
     decay = config.train.ema_decay
     ema = None if decay is None else make_ema(weights, decay)
     return Run(config, world, exp_dir, material, net, encoder and encoder.model, objective, model,
-               to_floats, optimizer, factors, scaler, sampler, loader, validation, weights, ema)
+               to_floats, optimizer, factors, scaler, sampler, loader, validation, weights, ema,
+               compiled)
+
+
+def _distribute(objective: Objective, world: World, is_tuning: bool) -> nn.Module:
+    if world.size == 1:
+        return objective
+    # No state of an encoder's last blocks may be used, and then they have no gradients.
+    return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True,
+                                   find_unused_parameters=is_tuning)
 
 
 def _start_tuning(config: Config, material: Material) -> FrozenSSL | None:
