@@ -1,5 +1,6 @@
 """train.compile: what is compiled, and that it computes the same."""
 
+import logging
 from functools import partialmethod
 
 import pytest
@@ -26,7 +27,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     torch._dynamo.reset()
 
 
-def test_the_frame_network_is_compiled(corpus, tmp_path, quick):
+def test_the_frame_network_is_compiled(corpus, tmp_path, quick, caplog):
+    caplog.set_level(logging.INFO)
     for name, compiles in (("plain", "false"), ("compiled", "true")):
         corpus.train(tmp_path / name, *ECAPA, f"train.compile={compiles}")
         assert bool(quick) == (name == "compiled")

@@ -58,6 +58,8 @@ class Journal:
         if run.encoder is not None:
             say("the encoder is tuned: %d of its %d parameters", _count(run.encoder, True),
                 _count(run.encoder, False))
+        if run.compiled:
+            say("compiled in the first steps: %s", " and ".join(run.compiled))
         if run.ema is not None:
             say("a moving average of the weights goes along, decay %g", train.ema_decay)
 
