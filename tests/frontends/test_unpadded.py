@@ -4,6 +4,7 @@ import kaldi_native_fbank as knf
 import numpy as np
 import pytest
 import torch
+from torchaudio.models import wav2vec2_model
 
 from wespeaker_lap.frontends.fbank import Fbank, FbankLayer
 from wespeaker_lap.frontends.selection import Selection
@@ -54,10 +55,22 @@ def test_silence_and_the_shortest_recording():
         torch.testing.assert_close(make_unpadded(frontend)(wav), frontend(wav)[0])
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"last_state": "before_norm"}, {"normalize_waveform": False}])
-def test_states_of_the_encoder(options):
-    encoder = FrozenSSL.load("wavlm_tiny", **options)
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("last_state", ["after_norm", "before_norm"])
+def test_states_of_an_encoder_of_large_style(normalize, last_state):
+    torch.manual_seed(0)
+    model = wav2vec2_model("layer_norm", [(16, 10, 5), (16, 8, 4)], True, 24, 0.0, 16, 4, 2, 4,
+                           0.0, 32, 0.0, 0.0, True, 0.0, None)
+    torch.nn.init.uniform_(model.encoder.transformer.layer_norm.weight, 2, 3)
+    check_states(FrozenSSL(model, "large", 16000, normalize, last_state=last_state))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_states_of_the_packaged_encoder(normalize):
+    check_states(FrozenSSL.load("wavlm_tiny", normalize_waveform=normalize))
+
+
+def check_states(encoder):
     for wav in (0.1 * noise(2, 9999), noise(1, encoder.min_samples)):
         wanted, _ = encoder(wav)
         found = make_unpadded(encoder)(wav)
