@@ -5,6 +5,7 @@ A comment such as `<!-- made from the code: verbs -->` is where one of them goes
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import get_args
 
@@ -31,15 +32,28 @@ def list_verbs() -> str:
         context = verb.make_context(name, [], resilient_parsing=True, terminal_width=WIDTH,
                                     max_content_width=WIDTH)
         text = verb.get_help(context).replace(f"Usage: {name}", f"wespeaker-lap {name}").strip()
-        parts.append(f"## {name}\n\n```text\n{text}\n```\n")
+        parts.append(f"### {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
 def list_recipe_options() -> str:
-    """The options of every `run.sh`, as the list of stages declares them."""
+    """The options of every `run.sh`, as the list of stages declares them, with its remarks."""
     script = (ROOT / "egs" / "sv.sh").read_text(encoding="utf-8")
-    block = re.search(r"^stage=1 .*?(?=\n\n)", script, re.MULTILINE | re.DOTALL)
-    return f"```bash\n{block[0]}\n```\n"
+    block = re.search(r"^stage=1 .*?(?=\n\n)", script, re.MULTILINE | re.DOTALL)[0]
+    rows = ["| Options and defaults | |", "|---|---|"]
+    for line in block.splitlines():
+        declared, _, remark = line.partition(" # ")
+        names = [word.partition("=") for word in shlex.split(declared)]
+        options = [f"`--{name} {value}`".replace(" `", "`") for name, _, value in names
+                   if name.islower()]
+        if len(options) < len(names):  # a remark is of several names, in their order
+            remark = remark.rpartition("; ")[2]
+        rows.append(f"| {', '.join(options)} | {_escape(remark)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([|*])", r"\\\1", text).replace("<", "&lt;")
 
 
 def list_settings() -> str:
