@@ -36,7 +36,7 @@ def shell() -> Iterator[Shell]:
 @pytest.fixture(scope="session")
 def trained(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in whose recipe two small systems were trained; not to be changed."""
-    from voices import write_corpus
+    from scene import copy_checkout, write_corpus  # with numpy, which other tests do without
 
     root = tmp_path_factory.mktemp("a checkout")
     copy_checkout(root)
@@ -57,10 +57,3 @@ def trained(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
                             ignore=shutil.ignore_patterns("*valid.*"))  # that are for fusing
     shutil.copytree(recipe / "exp" / "lap", root / "MODEL")
     return root
-
-
-def copy_checkout(root: Path) -> None:
-    """The parts of this checkout that recipes need beside the package."""
-    left_out = shutil.ignore_patterns("data", "feats", "exp", "corpora", "__pycache__")
-    for name in ("tools", "egs"):
-        shutil.copytree(REPO / name, root / name, ignore=left_out)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from blocks import list_blocks
-from conftest import copy_checkout
+from scene import copy_checkout
 
 from wespeaker_lap.data.datadir import load_data_dir
 

@@ -1,8 +1,11 @@
-"""A corpus of noises, each speaker's of its own colour, under the names that the pages use."""
+"""What the pages' commands find: a checkout, and noises in the place of voices, each speaker's of
+its own colour, under the names that the pages use."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+from blocks import REPO
 
 from wespeaker_lap.data.datadir import write_data_dir
 from wespeaker_lap.io.audio import write_wav
@@ -14,6 +17,13 @@ NUM_UTTS = 4
 # Beside the pages' commands: files, and the speaker and the utterance that they are of.
 RECORDINGS = {"a.wav": (90, 0), "b.wav": (90, 1), "ann-1.wav": (91, 0), "ann-2.wav": (91, 1),
               "who.wav": (91, 2)}
+
+
+def copy_checkout(root: Path) -> None:
+    """The parts of this checkout that recipes need beside the package."""
+    left_out = shutil.ignore_patterns("data", "feats", "exp", "corpora", "__pycache__")
+    for name in ("tools", "egs"):
+        shutil.copytree(REPO / name, root / name, ignore=left_out)
 
 
 def make_voice(speaker: int, take: int) -> np.ndarray:
