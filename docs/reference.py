@@ -37,11 +37,16 @@ def list_verbs() -> str:
 
 
 def list_recipe_options() -> str:
-    """The options of every `run.sh`, as the list of stages declares them, with its remarks."""
-    script = (ROOT / "egs" / "sv.sh").read_text(encoding="utf-8")
-    block = re.search(r"^stage=1 .*?(?=\n\n)", script, re.MULTILINE | re.DOTALL)[0]
+    """The options of every `run.sh`, as the list of stages declares them, with its remarks.
+
+    Those of scripts that it sources are among them.
+    """
+    stages = (ROOT / "egs" / "sv.sh").read_text(encoding="utf-8")
+    sourced = re.findall(r'^\. "\$TOOLS/(\w+\.sh)"', stages, re.MULTILINE)
+    scripts = [stages, *((ROOT / "tools" / name).read_text(encoding="utf-8") for name in sourced)]
     rows = ["| Options and defaults | |", "|---|---|"]
-    for line in block.splitlines():
+    for line in (line for script in scripts for line in script.splitlines()
+                 if re.match(r"([a-z_]+|PREPARE_OPTIONS)=", line)):
         declared, _, remark = line.partition(" # ")
         names = [word.partition("=") for word in shlex.split(declared)]
         options = [f"`--{name} {value}`".replace(" `", "`") for name, _, value in names

@@ -21,6 +21,15 @@ pytest.importorskip("mkdocs")
 pytest.importorskip("material")
 
 
+def list_common_options() -> set[str]:
+    """The options that are those of every recipe for speaker verification."""
+    scripts = [path for path in REPO.glob("egs/*/*/run.sh") if "sv.sh" in path.read_text()]
+    environment = {**os.environ, "WESPEAKER_LAP_PYTHON": sys.executable}
+    told = [subprocess.run(["bash", script, "--help"], env=environment, capture_output=True,
+                           text=True, check=True).stdout for script in scripts]
+    return set.intersection(*(set(re.findall(r"^  (--\w+) ", one, re.MULTILINE)) for one in told))
+
+
 class Links(HTMLParser):
     """What a page loads, and where it leads."""
 
@@ -84,7 +93,8 @@ def test_what_is_made_from_the_code(site: Path) -> None:
     commands = (site / "commands.html").read_text(encoding="utf-8")
     for name in typer.main.get_command(app).commands:
         assert f'id="{name}"' in commands and f"wespeaker-lap {name} [OPTIONS]" in commands
-    assert "rdzv_endpoint" in commands
+    for option in list_common_options():
+        assert re.search(rf"<code>{option}\b", commands), option
     settings = re.sub(r"<[^>]+>", "", (site / "configuration.html").read_text(encoding="utf-8"))
     for key in ("batch_size: 512", "top_k_penalty: 0.06", "checkpoint_steps: 500"):
         assert key in settings and key in dump_config(Config())
