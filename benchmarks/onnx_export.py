@@ -71,10 +71,20 @@ def compare_speed(path: Path, model: SpeakerModel, part: str, seconds: float, nu
             duration = time_call(call)
             if run >= 2:
                 times[name].append(duration)
-    medians = {name: 1000 * statistics.median(found) for name, found in times.items()}
-    print(f"{part:8} {seconds:5g} s, {num_threads} thread(s): PyTorch {medians['torch']:8.1f} ms, "
-          f"onnxruntime {medians['onnx']:8.1f} ms, ratio {medians['torch'] / medians['onnx']:.2f}",
-          flush=True)
+    print(f"{part:8} {seconds:5g} s, {num_threads} thread(s): "
+          f"{describe('PyTorch', times['torch'])}, "
+          f"{describe('onnxruntime', times['onnx'])}, ratio {ratio(times, statistics.median):.2f} "
+          f"(of the fastest {ratio(times, min):.2f})", flush=True)
+
+
+def describe(name: str, times: list[float]) -> str:
+    """Median and minimum in milliseconds."""
+    return f"{name} {1000 * statistics.median(times):8.1f} ms (from {1000 * min(times):.1f})"
+
+
+def ratio(times: dict[str, list[float]], take: Callable[[list[float]], float]) -> float:
+    """PyTorch's time over onnxruntime's."""
+    return take(times["torch"]) / take(times["onnx"])
 
 
 def main() -> None:

@@ -214,6 +214,13 @@ def test_other_weights_are_noticed(whole, tiny_system, monkeypatch, tolerance):
         onnx_check.compare_outputs("tiny", whole, other, "whole")
 
 
+def test_int8_features_are_not_rounded_in_a_graph(whole, tiny_system):
+    other = load_model(tiny_system.exp_dir)
+    other.codec = "int8"
+    with pytest.raises(ValueError, match=r"features rounded to int8.*--part backend$"):
+        onnx_check.compare_outputs("tiny", whole, other, "whole")
+
+
 def test_gaps_by_hand():
     found, wanted = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[6.0, 8.0], [0.6, 0.8]])
     gap, distance = onnx_check.measure_gap(found, wanted)
