@@ -11,4 +11,5 @@ cd -- "$ENV_ROOT"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export MPLBACKEND=Agg             # plots without a screen
 export TOKENIZERS_PARALLELISM=false # a warning for each test that forks
-exec "$PYTHON" -m pytest "$@"
+# Two processes, each with whole files, whose fixtures are made once; `-n 0` for one, as with --pdb.
+exec "$PYTHON" -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -1,4 +1,4 @@
-"""A corpus of one's own, as README.md explains it: a prepare_data.py and a run.sh of five lines."""
+"""A corpus of one's own, as docs/pages/recipes.md explains it: prepare_data.py, a short run.sh."""
 
 import re
 import subprocess
@@ -37,8 +37,9 @@ write_set("test", sorted(args.corpus_dir.glob("test/*/*.wav")))
 
 
 def read_run_script() -> str:
-    """The run.sh that README.md shows under "Your own corpus"."""
-    section = (REPO / "README.md").read_text(encoding="utf-8").split("## Your own corpus\n")[1]
+    """The run.sh that the page on recipes shows for a corpus of one's own."""
+    page = (REPO / "docs" / "pages" / "recipes.md").read_text(encoding="utf-8")
+    section = page.split("write `egs/<corpus>/v1/local/prepare_data.py`")[1]
     return re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
 
 
@@ -55,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_works_as_the_readme_says(corpus: Path, tmp_path: Path) -> None:
+def test_it_works_as_the_page_says(corpus: Path, tmp_path: Path) -> None:
     """Outside egs, so the script's paths lead to this checkout; called from somewhere else."""
     recipe = tmp_path / "my corpus"
     (recipe / "local").mkdir(parents=True)
