@@ -108,7 +108,7 @@ def test_the_tests_environment_serves_the_recipes(checkout: Checkout) -> None:
     assert result.returncode == 5  # pytest's
     log = checkout.log.read_text().splitlines()
     assert "-r requirements.txt -r requirements-test.txt" in log[1]
-    assert log[-1] == "-m pytest tests/io -k a or b"
+    assert log[-1] == "-m pytest --numprocesses 2 --dist loadfile tests/io -k a or b"
     assert checkout.use().stderr == ""
     checkout.calls()
     assert checkout.call(checkout.root / ".ci" / "run").returncode == 5
