@@ -1,5 +1,6 @@
 """Verbs that train a back end and embed with it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,9 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
           feats: Annotated[Path | None, typer.Option(help="its feature store; none where "
                                                           "data.source is wave")] = None,
           config: ConfigOption = None, overrides: SetOption = None,
-          init: Annotated[Path | None, typer.Option(
-              help="trained model to begin with: its folder, or a file of weights")] = None,
+          init: Annotated[str | None, typer.Option(
+              help="trained model to begin with: folder of the training, what pack wrote, "
+                   "hf://org/name, or a safetensors file of weights")] = None,
           valid_feats: Annotated[Path | None, typer.Option(help="store of the trials")] = None,
           valid_data: Annotated[Path | None, typer.Option(
               help="their data directory, where data.source is wave")] = None,
@@ -39,6 +41,7 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     from wespeaker_lap.engine import dist, validation
     from wespeaker_lap.engine import train as training
     from wespeaker_lap.io.feats import FeatureStore
+    from wespeaker_lap.share.opening import open_folder
     if (valid_feats is not None) + (valid_data is not None) != (valid_trials is not None):
         raise ValueError("--valid_trials goes together with either --valid_feats or --valid_data; "
                          "give two of them or none")
@@ -47,9 +50,11 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
         examples = FeatureStore(valid_feats) if valid_feats else load_data_dir(valid_data)
         watched = validation.Validation(examples, read_trials(valid_trials))
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
-    with dist.join_world(device) as world:
+    is_model = init is not None and not init.endswith(".safetensors")
+    with open_folder(init) if is_model else nullcontext(init) as first, \
+            dist.join_world(device) as world:
         training.train(settings, loaded, feats, exp_dir, world, watched,
-                       CopySources(noise_scp, rir_scp, babble_scp), init)
+                       CopySources(noise_scp, rir_scp, babble_scp), first)
     note_command(exp_dir)
 
 

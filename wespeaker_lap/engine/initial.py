@@ -15,6 +15,7 @@ from wespeaker_lap.io.table import name_some, read_lines
 
 # How features are stored may change: a network that has learnt from rounded ones takes others.
 FREE_FIELDS = (*DATA_FIELDS, *ROUNDING_FIELDS, "codec")
+PACKED = "model.safetensors"  # weights of a packed model, beside its model.json and speakers.txt
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def find_initial(given: str | Path) -> Initial:
     """Find what a user names.
 
     Args:
-        given: the folder of a training, whose averaged or else last weights are taken, or one
-            safetensors file, in the `models/` of such a folder or anywhere else.
+        given: the folder of a training, whose averaged or else last weights are taken; that of a
+            packed model; or one safetensors file, in the `models/` of a training or anywhere else.
 
     Raises:
         FileNotFoundError: there are no weights.
@@ -50,6 +51,8 @@ def find_initial(given: str | Path) -> Initial:
         path = folder / "models" / f"{checkpoint.AVERAGED}.safetensors"
         if not path.is_file():
             path = (checkpoint.epoch_paths(folder) or [path])[-1]
+        if (folder / PACKED).is_file():
+            path = folder / PACKED
     if not path.is_file():
         raise FileNotFoundError(f"--init {given}: no weights at {path}; give the folder of a "
                                 f"training that has finished an epoch, or a safetensors file")

@@ -81,21 +81,40 @@ def open_model(source: str | Path) -> Iterator[Parts]:
         FileNotFoundError: there is none, or a part is missing.
         ValueError: a file was changed, or is of a kind that is not read.
     """
-    if str(source).startswith(hub.PREFIX):
-        yield _read_bundle(hub.fetch_bundle(str(source)), str(source))
-        return
+    with open_folder(source) as folder:
+        is_packed = (folder / bundle.MANIFEST).is_file()
+        yield _read_bundle(folder, str(source)) if is_packed else _read_exp(folder)
+
+
+@contextmanager
+def open_folder(source: str | Path) -> Iterator[Path]:
+    """The folder of a trained model; that of a packed one is checked.
+
+    Args:
+        source: see `open_model`.
+
+    Yields:
+        A folder that is there as long as the block runs.
+
+    Raises:
+        FileNotFoundError: there is no such file, or nothing at the hub.
+        ValueError: a file was changed, or is of a kind that is not read.
+    """
     path = Path(source)
-    if path.is_file():
+    if str(source).startswith(hub.PREFIX):
+        path = hub.fetch_bundle(str(source))
+    elif path.is_file():
         with bundle.unpacked(path) as folder:
-            yield _read_bundle(folder, str(source))
-    elif (path / bundle.MANIFEST).is_file():
-        yield _read_bundle(path, str(source))
-    else:
-        yield _read_exp(path)
+            bundle.check_bundle(folder)
+            yield folder
+        return
+    if (path / bundle.MANIFEST).is_file():
+        bundle.check_bundle(path)
+    yield path
 
 
 def _read_bundle(directory: Path, source: str) -> Parts:
-    manifest = bundle.check_bundle(directory)
+    manifest = bundle.read_manifest(directory / bundle.MANIFEST)
     tensors = _read_arrays(directory / bundle.STATISTICS)
     try:
         scoring = json.loads("\n".join(read_lines(directory / bundle.THRESHOLDS)))
