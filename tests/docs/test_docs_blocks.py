@@ -149,17 +149,3 @@ def test_configurations_load(page: Path, tmp_path: Path) -> None:
             (tmp_path / "example.yaml").write_text(block.text, encoding="utf-8")
             settings = load_config(tmp_path / "example.yaml").model_dump()
             assert settings["seed"] == yaml.safe_load(block.text)["seed"]
-
-
-def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
-    """The run.sh that the page shows, in a checkout, with its options."""
-    block, = (block for block in list_blocks("needs") if "run_stages" in block.text)
-    folder = tmp_path / "egs" / "mine" / "v1"
-    folder.mkdir(parents=True)
-    for name in ("tools", "egs/sv.sh"):
-        (tmp_path / name).symlink_to(REPO / name)
-    (folder / "run.sh").write_text(block.text.replace("run_stages", "corpus_dir=\nrun_stages"))
-    done = subprocess.run(["bash", folder / "run.sh", "--help"], capture_output=True, text=True,
-                          check=True)
-    assert "--corpus_dir ''" in done.stdout
-    assert "--config ../../speechocean762/v1/conf/lap.yaml" in done.stdout
