@@ -38,7 +38,7 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
     from wespeaker_lap.data.copy_sources import CopySources
     from wespeaker_lap.data.datadir import load_data_dir
     from wespeaker_lap.data.trials import read_trials
-    from wespeaker_lap.engine import dist, validation
+    from wespeaker_lap.engine import dist, resume, validation
     from wespeaker_lap.engine import train as training
     from wespeaker_lap.io.feats import FeatureStore
     from wespeaker_lap.share.opening import open_folder
@@ -50,7 +50,9 @@ def train(data: Annotated[Path, typer.Option(help="training set")],
         examples = FeatureStore(valid_feats) if valid_feats else load_data_dir(valid_data)
         watched = validation.Validation(examples, read_trials(valid_trials))
     settings, loaded = load_config(config, overrides or ()), load_data_dir(data)
-    is_model = init is not None and not init.endswith(".safetensors")
+    # A training that goes on has its own weights; only a new one looks for the first ones.
+    is_wanted = init is not None and not resume.is_begun(exp_dir)
+    is_model = is_wanted and not init.endswith(".safetensors")
     with open_folder(init) if is_model else nullcontext(init) as first, \
             dist.join_world(device) as world:
         training.train(settings, loaded, feats, exp_dir, world, watched,

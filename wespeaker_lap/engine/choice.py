@@ -1,11 +1,10 @@
 """Which epochs of a training were the best, by what it noted in metrics.jsonl."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from wespeaker_lap.io.table import read_lines
+from wespeaker_lap.io.metrics import FILE, read_records
 
 
 def read_eers(exp_dir: str | Path) -> dict[int, float]:
@@ -20,19 +19,15 @@ def read_eers(exp_dir: str | Path) -> dict[int, float]:
     Raises:
         ValueError: an EER or epoch that is no number; names the line.
     """
-    path, eers = Path(exp_dir) / "metrics.jsonl", {}
-    for number, line in enumerate(read_lines(path) if path.is_file() else [], 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # cut off by a kill
-        if not isinstance(record, dict) or not {"epoch", "valid_eer"} <= record.keys():
+    eers = {}
+    for number, record in read_records(exp_dir).items():
+        if not {"epoch", "valid_eer"} <= record.keys():
             continue
         try:
             eers[int(record["epoch"])] = float(record["valid_eer"])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}:{number}: an epoch or valid_eer that is no number ({error}); "
-                             f"remove the line") from error
+            raise ValueError(f"{exp_dir}/{FILE}:{number}: an epoch or valid_eer that is no number "
+                             f"({error}); remove the line") from error
     return eers
 
 

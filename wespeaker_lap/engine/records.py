@@ -10,6 +10,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from wespeaker_lap.io.metrics import FILE
 from wespeaker_lap.io.table import read_lines, write_text
 
 
@@ -26,7 +27,7 @@ class Records:
         self.active = active
         if not active:
             return
-        self.metrics_path = exp_dir / "metrics.jsonl"
+        self.metrics_path = exp_dir / FILE
         if self.metrics_path.is_file():
             kept = [line for line in read_lines(self.metrics_path) if _is_until(line, step)]
             write_text(self.metrics_path, "".join(f"{line}\n" for line in kept))

@@ -1,10 +1,9 @@
 """What a training took, from its metrics.jsonl; and a table of it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wespeaker_lap.io.table import read_lines
+from wespeaker_lap.io.metrics import read_records
 
 PEAKS = ("host_gb", "device_gb")
 
@@ -22,9 +21,7 @@ def read_cost(exp_dir: str | Path) -> dict[str, float] | None:
         process in GB, `host_gb` and on a GPU `device_gb`. None where they were not noted: in a
         packed model, or by an earlier version.
     """
-    path = Path(exp_dir) / "metrics.jsonl"
-    lines = read_lines(path) if path.is_file() else []
-    records = [record for record in map(_parse, lines) if record]
+    records = read_records(exp_dir).values()
     steps = [record for record in records if "epoch" not in record]
     epochs = [record for record in records if "epoch" in record]
     if not steps or not epochs or any("seconds" not in record for record in steps):
@@ -32,14 +29,6 @@ def read_cost(exp_dir: str | Path) -> dict[str, float] | None:
     cost = {"epochs": len(epochs), "hours": sum(record["seconds"] for record in steps) / 3600}
     return cost | {name: max(record[name] for record in epochs if name in record)
                    for name in PEAKS if any(name in record for record in epochs)}
-
-
-def _parse(line: str) -> dict:
-    """A record; an empty one for a line that a kill has cut off."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return {}
 
 
 def format_costs(costs: Sequence[tuple[str, int, dict[str, float] | None]]) -> str:

@@ -1,11 +1,10 @@
 """The course of a training, from its metrics.jsonl."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lap.io.table import read_lines
+from wespeaker_lap.io.metrics import FILE, read_records
 
 MAX_POINTS = 300  # of a curve; beyond that a point is the mean of several steps
 STEP_VALUES = ("loss", "acc", "lr")
@@ -25,8 +24,7 @@ def read_curves(exp_dir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]
     Raises:
         ValueError: a value that is no number; names the file.
     """
-    path = Path(exp_dir) / "metrics.jsonl"
-    records = [_parse(line) for line in read_lines(path)] if path.is_file() else []
+    records = [record for record in read_records(exp_dir).values() if "step" in record]
     curves = {}
     for names, of_epoch in ((STEP_VALUES, False), (EPOCH_VALUES, True)):
         for name in names:
@@ -36,18 +34,9 @@ def read_curves(exp_dir: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]
                 if points:
                     curves[name] = _thin(np.array(points, dtype=float))
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}: a {name} or step that is no number ({error}); remove "
-                                 f"the line") from error
+                raise ValueError(f"{exp_dir}/{FILE}: a {name} or step that is no number "
+                                 f"({error}); remove the line") from error
     return curves
-
-
-def _parse(line: str) -> dict:
-    """A record; an empty one for a line that a kill has cut off."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) and "step" in record else {}
 
 
 def _thin(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
