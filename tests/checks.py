@@ -1,5 +1,6 @@
 """What several tests check alike: how the command line refuses, what is in a folder."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,3 +17,10 @@ def assert_refused(done: SimpleNamespace, *parts: str) -> None:
     assert done.err.count("\n") == 1, done.err
     for part in parts:
         assert part in done.err, done.err
+
+
+def find_absent_links(page: Path) -> list[str]:
+    """Links of a Markdown page to files that are not there."""
+    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+    return [link for link in links if not re.match(r"https?://", link)
+            and not (page.parent / link).exists()]

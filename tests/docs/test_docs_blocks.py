@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 from blocks import PAGES, RECIPE, REPO, SCENES, Block, list_blocks, read_blocks
+from checks import find_absent_links
 
 from wespeaker_lap.cli import app, underscored
 from wespeaker_lap.config import get_value, load_config
@@ -136,10 +137,7 @@ def test_names_in_the_text(page: Path) -> None:
 
 @every_page
 def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
-    absent = [link for link in links if not re.match(r"https?://", link)
-              and not (page.parent / link).exists()]
-    assert absent == []
+    assert find_absent_links(page) == []
 
 
 @every_page

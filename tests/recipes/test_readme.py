@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 from calling import REPO, make_environment
+from checks import find_absent_links
 
 import wespeaker_lap
 from wespeaker_lap.cli import app, underscored
@@ -115,10 +116,7 @@ def test_wespeaker_lap_commands(page: Path) -> None:
 
 @every_page
 def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
-    absent = [link for link in links if not re.match(r"https?://", link)
-              and not (page.parent / link).exists()]
-    assert absent == []
+    assert find_absent_links(page) == []
 
 
 @every_page

@@ -4,16 +4,9 @@ import re
 
 import numpy as np
 import pytest
-import soundfile
 
-from wespeaker_lap import load_model
 from wespeaker_lap.share.demo_desk import Desk
 from wespeaker_lap.share.gallery import Gallery
-
-
-@pytest.fixture(scope="module")
-def model(scored):
-    return load_model(scored)
 
 
 @pytest.fixture
@@ -21,22 +14,6 @@ def fresh(model, monkeypatch):
     """The model with an empty gallery of its own."""
     monkeypatch.setattr(model, "gallery", Gallery())
     return model
-
-
-@pytest.fixture(scope="module")
-def voices(test_wavs):
-    """Files of speakers x and y."""
-    return {name: [path for utt, path in test_wavs.items() if utt[0] == name] for name in "xy"}
-
-
-@pytest.fixture
-def bad(tmp_path):
-    """Files that cannot be used, by status."""
-    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    soundfile.write(tmp_path / "short.wav", np.full(100, 0.1), 16000)
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    return {name: str(tmp_path / f"{name}.wav") for name in ("missing", "broken", "silent",
-                                                             "short")}
 
 
 def words(html):

@@ -17,27 +17,6 @@ from wespeaker_lap.share.inference import embed_samples
 from wespeaker_lap.share.speaker import SpeakerModel
 
 
-@pytest.fixture(scope="module")
-def model(scored):
-    return load_model(scored)
-
-
-@pytest.fixture
-def voices(test_wavs):
-    """Files of speakers x and y."""
-    return {name: [path for utt, path in test_wavs.items() if utt[0] == name] for name in "xy"}
-
-
-@pytest.fixture
-def bad(tmp_path):
-    """Files that cannot be used, by status."""
-    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    soundfile.write(tmp_path / "short.wav", np.full(100, 0.1), 16000)
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    return {name: str(tmp_path / f"{name}.wav") for name in ("missing", "broken", "silent",
-                                                             "short")}
-
-
 def test_a_decision_by_hand(scored, model, voices):
     """AS-norm of one pair, from the embeddings, as its formula says."""
     a, b = voices["x"][0], voices["y"][0]

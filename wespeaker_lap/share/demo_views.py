@@ -57,8 +57,8 @@ def _show_found(found: Decision, verdict: str, point: OperatingPoint | None,
         scores = [score for _, score in found.ranking] or [found.score]
         scale = lay_out(scores, found.threshold, found.norm, spread)
     return _render("demo_decision.html", found=found, verdict=verdict, point=point, scale=scale,
-                   scores=SCORES[found.norm], advice="" if found.decision else ADVICE,
-                   num_enrolled=num_enrolled)
+                   scores=SCORES[found.norm], remarks=found.warnings,
+                   advice="" if found.decision else ADVICE, num_enrolled=num_enrolled)
 
 
 def show_message(text: str, remarks: Sequence[str] = (), advice: str = "",
