@@ -50,7 +50,7 @@ run_phase() {
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "${FACTS[0]}")}"
     : "${calib_set:=$cohort_set}"
     local NORM=(--cohort "$data/$cohort_set" ${top_n:+--top_n "$top_n"})
-    local EXTRACTORS=$((num_gpus > 0 ? nproc : nj)) SETS ALL STORED VALID=()
+    local EXTRACTORS SETS ALL STORED VALID=()
     local TABLES=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
     local TRAINING=(--feats "$feats_dir/$train_set" ${init:+--init "$init"})
     local AUDIT=(--min_seconds "$min_seconds" --max_reject_share "$max_reject_share")
@@ -78,6 +78,7 @@ run_phase() {
         done
     fi
     if stage 2 "layer features"; then
+        EXTRACTORS="$(count_extractors)"
         for SET in $STORED; do ROLE=(); [ "$SET" != "$train_set" ] || ROLE=("${TABLES[@]}")
             launch "$EXTRACTORS" extract-feats "$data/$SET" --out "$feats_dir/$SET" \
                 "${CONFIG[@]}" ${ROLE[@]+"${ROLE[@]}"} --device "$device"

@@ -217,3 +217,32 @@ def test_wrong_machines_are_errors(recipe, body: str, args: list[str], message: 
 def test_gpu_lists(recipe, gpus: str, visible: str) -> None:
     body = f'select_gpus "{gpus}"\necho "$num_gpus ${{CUDA_VISIBLE_DEVICES-unset}}"'
     assert recipe(body).stdout.strip() == visible
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "found", "expected"),
+    [
+        ("[0,1]", "auto", "cuda", "2"),
+        ("", "auto", "cuda", "1"),
+        ("", "auto", "mps", "1"),
+        ("", "auto", "cpu", "16"),  # a driver, and a torch that cannot use it
+        ("", "auto", None, "16"),
+        ("", "cpu", "cuda", "16"),
+        ("", "cuda:1", None, "1"),
+    ],
+)
+def test_processes_of_the_extraction(recipe, tmp_path, gpus, device, found, expected) -> None:
+    """`found`: what `auto` would be; None where there is no driver, and nobody is to be asked."""
+    stubs = tmp_path / "stubs"
+    (stubs / "wespeaker_lap" / "engine").mkdir(parents=True)
+    (stubs / "wespeaker_lap" / "engine" / "dist.py").write_text(
+        f"print('asked')\nclass Device:\n    type = {found!r}\n"
+        "def choose_device(name):\n    return Device\n")
+    (stubs / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (stubs / "nvidia-smi").chmod(0o755)
+    path = "/nowhere" if found is None else f"{stubs}:$PATH"
+    body = (f'PYTHON="{sys.executable}" device={device} nj=16 nproc=2\nselect_gpus "{gpus}"\n'
+            f'PATH="{path}"\ncount_extractors')
+    result = recipe(body, PYTHONPATH=str(stubs))
+    assert result.stdout.strip() == expected
+    assert ("asked" in result.stderr) == (device == "auto" and found is not None and not gpus)

@@ -191,3 +191,24 @@ select_gpus() {
     CUDA_VISIBLE_DEVICES="$(IFS=, && printf '%s' "${ids[*]}")"
     export CUDA_VISIBLE_DEVICES
 }
+
+# shellcheck disable=SC2154
+# count_extractors: processes of stage 2: one a GPU of --gpus; without it one where --device is a
+# GPU, or is auto and finds one; nj on the CPU.
+count_extractors() {
+    if [ "$num_gpus" -gt 0 ]; then
+        echo "$nproc"
+    elif [ "$device" = cpu ] || { [ "$device" = auto ] && ! finds_gpu; }; then
+        echo "$nj"
+    else
+        echo 1
+    fi
+}
+
+# finds_gpu: whether --device auto is a GPU. Where there is no driver, torch need not be asked.
+finds_gpu() {
+    command -v nvidia-smi >/dev/null || command -v rocm-smi >/dev/null ||
+        [ "$(uname)" = Darwin ] || return 1
+    "$PYTHON" -c 'from wespeaker_lap.engine.dist import choose_device
+raise SystemExit(choose_device("auto").type == "cpu")' >&2
+}
