@@ -37,13 +37,21 @@ def test_the_checksums_of_blocks_are_zlibs(size):
     assert sum_blocks(memoryview(np.frombuffer(BYTES, np.uint8)[:size])) == want
 
 
+@pytest.mark.parametrize("cuts", [(0, 0), (1, BLOCK), (BLOCK - 1, BLOCK + 1), (5, 5),
+                                  (BLOCK + 7, 2 * BLOCK), (len(BYTES), len(BYTES))])
+def test_checksums_of_bytes_in_pieces(cuts):
+    pieces = BYTES[:cuts[0]], BYTES[cuts[0]:cuts[1]], BYTES[cuts[1]:]
+    assert sum_blocks(*pieces) == [zlib.crc32(BYTES[at:at + BLOCK])
+                                   for at in range(0, len(BYTES), BLOCK)]
+
+
 def test_blocks_that_differ_or_are_missing_are_found():
     sums, changed = sum_blocks(BYTES), bytearray(BYTES)
-    assert find_bad_blocks(BYTES, sums) == []
+    assert find_bad_blocks(sum_blocks(BYTES), sums) == []
     changed[BLOCK] ^= 16
-    assert find_bad_blocks(bytes(changed), sums) == [1]
-    assert find_bad_blocks(BYTES[:BLOCK], sums) == [1, 2]
-    assert find_bad_blocks(BYTES[:-1], sums) == [2]
+    assert find_bad_blocks(sum_blocks(bytes(changed)), sums) == [1]
+    assert find_bad_blocks(sum_blocks(BYTES[:BLOCK]), sums) == [1, 2]
+    assert find_bad_blocks(sum_blocks(BYTES[:-1]), sums) == [2]
 
 
 def test_the_bytes_of_an_index(path):

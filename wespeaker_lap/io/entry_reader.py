@@ -15,6 +15,7 @@ from wespeaker_lap.io.shard_index import (
     how_to_mend,
     index_path,
     read_places,
+    sum_blocks,
 )
 
 
@@ -31,8 +32,9 @@ class Entry(NamedTuple):
 class EntryReader:
     """Read runs of bytes of entries, with or without a check.
 
-    Checks cost a tenth of a read, so each block is checked once: what was checked is remembered,
-    in memory that forked processes share. The caller asks `was_checked` and reads accordingly.
+    A check makes a read up to a third longer, so each block is checked once: what was checked is
+    remembered, in memory that forked processes share. The caller asks `was_checked` and reads
+    accordingly.
 
     Args:
         num_blocks: that all entries have together.
@@ -83,9 +85,13 @@ class EntryReader:
             return
         blocks = slice(first // BLOCK_BYTES, -(-(first + len(out)) // BLOCK_BYTES))
         begin, end = blocks.start * BLOCK_BYTES, min(blocks.stop * BLOCK_BYTES, entry.size)
-        data = np.empty(end - begin, np.uint8)
-        self.read(entry, begin, data)
-        bad = find_bad_blocks(data, self._read_sums(entry, places, blocks))
+        # What is asked for goes where it belongs; the rest of its first and last block, aside.
+        last = first + len(out)
+        before, after = np.empty(first - begin, np.uint8), np.empty(end - last, np.uint8)
+        for at, piece in ((begin, before), (first, out), (last, after)):
+            self.read(entry, at, piece)
+        bad = find_bad_blocks(sum_blocks(before, out, after),
+                              self._read_sums(entry, places, blocks))
         if bad:
             at = entry.offset + begin + bad[0] * BLOCK_BYTES
             raise ValueError(f"{entry.ark}: {entry.utt} is not what was written, in the 64 KiB "
@@ -93,7 +99,6 @@ class EntryReader:
         place, mask = _find_bits(entry, first, len(out))
         bits = int.from_bytes(self._checked[place], "little") | mask
         self._checked[place] = bits.to_bytes(place.stop - place.start, "little")
-        np.copyto(out, data[first - begin:][:len(out)])
 
     def _load_places(self, ark: Path) -> ShardPlaces | None:
         if ark not in self._places:

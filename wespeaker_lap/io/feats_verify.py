@@ -18,6 +18,7 @@ from wespeaker_lap.io.shard_index import (
     find_bad_blocks,
     index_path,
     read_index,
+    sum_blocks,
 )
 from wespeaker_lap.io.table import name_some
 
@@ -183,7 +184,7 @@ def find_damage(file: BinaryIO, codec: str, shape: tuple[int, int], entry: Index
         sums = entry.sums[first:first + _READ_BLOCKS]
         left = entry.size - first * BLOCK_BYTES
         data = file.read(min(left, _READ_BLOCKS * BLOCK_BYTES))
-        bad = find_bad_blocks(data, sums)
+        bad = find_bad_blocks(sum_blocks(data), sums)
         if bad:
             at = entry.offset + (first + bad[0]) * BLOCK_BYTES
             return f"changed in the 64 KiB from byte {at}"

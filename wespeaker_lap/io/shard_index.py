@@ -60,15 +60,31 @@ def count_blocks(size: int | np.ndarray) -> int | np.ndarray:
     return -(-size // BLOCK_BYTES)
 
 
-def sum_blocks(data: bytes | memoryview) -> list[int]:
-    """CRC-32 of every block of some bytes."""
-    view = memoryview(data)
-    return [crc32(view[at:at + BLOCK_BYTES]) for at in range(0, len(view), BLOCK_BYTES)]
+def sum_blocks(*pieces: bytes | memoryview) -> list[int]:
+    """CRC-32 of every block of some bytes, which may lie in several pieces of memory.
+
+    >>> sum_blocks(b"spe", b"ech") == sum_blocks(b"speech")
+    True
+    """
+    sums, room = [], 0  # in the last block
+    for piece in map(memoryview, pieces):
+        while piece:
+            if not room:
+                sums.append(0)
+                room = BLOCK_BYTES
+            part, piece = piece[:room], piece[room:]
+            sums[-1] = crc32(part, sums[-1])
+            room -= len(part)
+    return sums
 
 
-def find_bad_blocks(data: bytes | memoryview, sums: list[int]) -> list[int]:
-    """The numbers of those blocks that differ from their checksums, or that are not there."""
-    found = sum_blocks(data)
+def find_bad_blocks(found: list[int], sums: list[int]) -> list[int]:
+    """The numbers of those blocks that differ from their checksums, or that are not there.
+
+    Args:
+        found: of the blocks as they are.
+        sums: as they should be.
+    """
     if found == sums:
         return []
     return [n for n, want in enumerate(sums) if n >= len(found) or found[n] != want]
