@@ -10,12 +10,10 @@ epochs check nothing. Medians; the cost is that of each pair of runs, with the l
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from wespeaker_lap.io.metrics import read_records
+from benchmarks.training import train
 
 
 def link_unchecked(feats: Path, folder: Path) -> None:
@@ -28,14 +26,9 @@ def link_unchecked(feats: Path, folder: Path) -> None:
 def train_epoch(feats: Path, options: argparse.Namespace) -> tuple[float, float]:
     """Utterances a second of one epoch, and the share of its time that waited for batches."""
     with tempfile.TemporaryDirectory() as exp_dir:
-        command = [sys.executable, "-m", "wespeaker_lap", "train", "--data", str(options.data),
-                   "--feats", str(feats), "--config", str(options.config), "--exp_dir", exp_dir]
-        for setting in (*options.settings, "train.epochs=1"):
-            command += ["--set", setting]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{done.stderr}\nchecksums.py: {' '.join(command)} failed")
-        epoch, = (record for record in read_records(exp_dir).values() if "epoch" in record)
+        records = train(exp_dir, [*options.settings, "train.epochs=1"], "--data", str(options.data),
+                        "--feats", str(feats), "--config", str(options.config))
+    epoch, = (record for record in records if "epoch" in record)
     return epoch["utts_per_s"], epoch["data_wait"]
 
 

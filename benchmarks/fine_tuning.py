@@ -9,10 +9,7 @@ row, with LAP and ASTP behind an encoder of WavLM-Base+'s or WavLM-Large's size 
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -20,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.extraction import BASE, LARGE, choose_recordings, write_random
+from benchmarks.training import train
 
 SIZES = {"base": BASE, "large": LARGE}
 MINUTES = 2.0  # of audio
@@ -31,7 +29,7 @@ SETTINGS = {  # name -> of train.encoder
 }
 
 
-def train(data: Path, encoder: str, name: str, batch_size: int, exp_dir: Path,
+def measure(data: Path, encoder: str, name: str, batch_size: int, exp_dir: Path,
           options: argparse.Namespace) -> tuple[float, dict]:
     """Seconds of a step, and the highest memory of the training by kind."""
     settings = {"frontend.name": encoder, "data.source": "wave", "train.batch_size": batch_size,
@@ -39,14 +37,8 @@ def train(data: Path, encoder: str, name: str, batch_size: int, exp_dir: Path,
                 "model.layer_pool.num_heads": 12 if options.size == "base" else 16}
     for key, value in (SETTINGS[name] or {}).items():
         settings[f"train.encoder.{key}"] = value
-    command = [sys.executable, "-m", "wespeaker_lap", "train", "--data", str(data), "--exp_dir",
-               str(exp_dir), "--device", options.device]
-    for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{done.stderr}\nfine_tuning.py: {' '.join(command)} failed")
-    rows = [json.loads(line) for line in (exp_dir / "metrics.jsonl").read_text().splitlines()]
+    rows = train(exp_dir, [f"{key}={value}" for key, value in settings.items()],
+                 "--data", str(data), "--device", options.device)
     seconds = [row["seconds"] for row in rows if "seconds" in row and "epoch" not in row]
     peaks = {key: value for row in rows for key, value in row.items() if key.endswith("_gb")}
     return statistics.median(seconds[2:]), peaks
@@ -72,7 +64,7 @@ def main() -> None:
         minutes = MINUTES * max(1, options.steps * max(options.batch_sizes) / 24)
         data = choose_recordings(options.data, minutes, folder / "data")
         for number, (name, size) in enumerate(product(SETTINGS, options.batch_sizes)):
-            seconds, peaks = train(data, encoder, name, size, folder / f"exp{number}", options)
+            seconds, peaks = measure(data, encoder, name, size, folder / f"exp{number}", options)
             memory = ", ".join(f"{kind.removesuffix('_gb')} {gb:.2f}" for kind, gb in peaks.items())
             print(f"{name:26}{size:6}{seconds:9.2f}{size / seconds:9.1f}  {memory}", flush=True)
 

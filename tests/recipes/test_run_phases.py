@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from calling import REPO, Recipe, find_leftovers, read_times
+from small_corpus import write_small_corpus
 
 from wespeaker_lap.config import load_config
 from wespeaker_lap.io.facts import load_facts, name_encoder
-from wespeaker_lap.io.table import invert, read_table, write_table
 
 SCRIPT = REPO / "egs" / "speechocean762" / "v1" / "run.sh"
 VOXCELEB = REPO / "egs" / "voxceleb" / "v1"
@@ -30,18 +30,8 @@ SMALL = ("--nj", "1", "--device", "cpu", "--valid_set=", "--cohort_set=", "--ove
 @pytest.fixture(scope="module")
 def corpus(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first speakers of both parts with three utterances each, the sounds where they are."""
-    source, root = shared / "corpora" / "speechocean762", tmp_path_factory.mktemp("corpus")
-    (root / "WAVE").symlink_to(source / "WAVE")
-    for part, num_speakers in NUM_SPEAKERS.items():
-        tables = {name: read_table(source / part / name)
-                  for name in ("wav.scp", "utt2spk", "spk2gender")}
-        speakers = sorted(invert(tables["utt2spk"]).items())[:num_speakers]
-        utts = [utt for _, own in speakers for utt in sorted(own)[:3]]
-        for name in ("wav.scp", "utt2spk"):
-            write_table(root / part / name, {utt: tables[name][utt] for utt in utts})
-        write_table(root / part / "spk2gender",
-                    {speaker: tables["spk2gender"][speaker] for speaker, _ in speakers})
-    return root
+    return write_small_corpus(shared / "corpora" / "speechocean762",
+                              tmp_path_factory.mktemp("corpus"), NUM_SPEAKERS, 3)
 
 
 @pytest.fixture(scope="module")

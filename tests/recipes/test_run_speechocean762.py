@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from calling import REPO, Recipe, list_files
+from small_corpus import write_small_corpus
 
 from wespeaker_lap.data.trials import read_trials
-from wespeaker_lap.io.table import invert, read_table, write_table
+from wespeaker_lap.io.table import read_table
 
 SCRIPT = REPO / "egs" / "speechocean762" / "v1" / "run.sh"
 NUM_SPEAKERS = {"train": 16, "test": 4}  # 13 of the first are held back
@@ -15,19 +16,8 @@ NUM_SPEAKERS = {"train": 16, "test": 4}  # 13 of the first are held back
 @pytest.fixture(scope="module")
 def corpus(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first speakers of both parts with two utterances each, the sounds where they are."""
-    source = shared / "corpora" / "speechocean762"
-    root = tmp_path_factory.mktemp("speechocean762")
-    (root / "WAVE").symlink_to(source / "WAVE")
-    for part, num_speakers in NUM_SPEAKERS.items():
-        tables = {name: read_table(source / part / name)
-                  for name in ("wav.scp", "utt2spk", "spk2gender")}
-        speakers = sorted(invert(tables["utt2spk"]).items())[:num_speakers]
-        utts = [utt for _, own in speakers for utt in sorted(own)[:2]]
-        for name in ("wav.scp", "utt2spk"):
-            write_table(root / part / name, {utt: tables[name][utt] for utt in utts})
-        write_table(root / part / "spk2gender",
-                    {speaker: tables["spk2gender"][speaker] for speaker, _ in speakers})
-    return root
+    return write_small_corpus(shared / "corpora" / "speechocean762",
+                              tmp_path_factory.mktemp("speechocean762"), NUM_SPEAKERS, 2)
 
 
 def read_speakers(recipe: Recipe, name: str) -> set[str]:
