@@ -6,7 +6,7 @@ from torch import nn
 
 from wespeaker_lap import config as cfg
 from wespeaker_lap.config.losses import Contrastive, Loss
-from wespeaker_lap.data.balanced import BalancedBatchSampler
+from wespeaker_lap.data.balanced import BalancedBatchSampler, expected_pairs
 from wespeaker_lap.data.copies import CLEAN, Copy, parse_copies
 from wespeaker_lap.data.sampler import ShuffledBatches
 from wespeaker_lap.data.segments import Segments
@@ -34,6 +34,7 @@ FRAME_NETS = {"xvector": XVector, "ecapa": EcapaTdnn, "resnet34": ResNet34,
               "campplus": CamPlusPlus, "mfa_conformer": MFAConformer}
 HEADS = {"aam": AAMSoftmax, "am": AMSoftmax, "softmax": Softmax}
 TIME_POOLS = {"stats": StatsPool, "astp": ASTP, "mhfa": MHFA}
+LEAST_PAIRS = 0.7  # of one speaker in a plain batch on average: with fewer most batches have none
 
 
 def build_frontend(config: cfg.Frontend, features: cfg.Features | None = None,
@@ -128,9 +129,28 @@ def build_head(config: Loss, embed_dim: int, num_speakers: int) -> nn.Module:
     return HEADS[config.name](embed_dim, num_speakers, **options)
 
 
-def build_contrastive(config: Contrastive, net: SpeakerNet) -> MultiScaleContrastive:
-    """Build the contrastive loss on the scales of a network."""
-    return MultiScaleContrastive(net.frame_net.scale_dims, config.embed_dim, config.temperature)
+def build_contrastive(config: Contrastive, train: cfg.Train, net: SpeakerNet,
+                      labels: Sequence[int]) -> MultiScaleContrastive:
+    """Build the contrastive loss on the scales of a network.
+
+    Args:
+        config: of the loss.
+        train: of the batches; without `utts_per_speaker` some may have no pair of one speaker.
+        net: a frame network with scales.
+        labels: class of each example.
+
+    Raises:
+        ValueError: most batches would have no pair.
+    """
+    is_plain = train.utts_per_speaker is None
+    if is_plain and (pairs := expected_pairs(labels, train.batch_size)) < LEAST_PAIRS:
+        raise ValueError(
+            f"contrastive: batches of {train.batch_size} have {pairs:.2g} pairs of one speaker on "
+            "average, most of them none, and then there is nothing to contrast; take batches of P "
+            "speakers with K utterances each (train.utts_per_speaker=4), or larger ones "
+            "(train.batch_size)")
+    return MultiScaleContrastive(net.frame_net.scale_dims, config.embed_dim, config.temperature,
+                                 allow_empty=is_plain)
 
 
 def build_sampler(config: cfg.Train, labels: Sequence[int], seed: int, rank: int,

@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from wespeaker_lap.data.balanced import REPEAT, BalancedBatchSampler
+from wespeaker_lap.data.balanced import REPEAT, BalancedBatchSampler, expected_pairs
 
 EVEN = [7, 8, 5, 12, 9, 6, 8, 10]  # utterances of each speaker
 UNEVEN = [1, 2, 3, 4, 5, 17, 1, 9]
@@ -170,3 +171,11 @@ def test_every_rank_has_every_speaker():
 def test_what_cannot_be_shared(sizes, options, message):
     with pytest.raises(ValueError, match=message):
         batches(sizes, **options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_expected_pairs_are_the_mean_over_all_batches(batch_size):
+    labels = make_labels([1, 2, 4])
+    counts = [sum(a == b for a, b in combinations(batch, 2))
+              for batch in combinations(labels, batch_size)]
+    assert expected_pairs(labels, batch_size) == pytest.approx(np.mean(counts), abs=1e-12)

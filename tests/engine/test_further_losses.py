@@ -118,10 +118,21 @@ def test_two_processes_have_the_contrast_of_one(corpus, launcher, contrast_train
     np.testing.assert_allclose(two[0]["contrast"], one[0]["contrast"], rtol=1e-3)
 
 
-def test_batches_without_a_positive_are_named(corpus, tmp_path):
-    """Batches of 2 out of 48 utterances: the first ones have hardly two of one speaker."""
-    with pytest.raises(ValueError, match="wants a speaker with two utterances in a batch"):
+def test_batches_that_hardly_have_a_positive_are_named(corpus, tmp_path):
+    """Of 12 speakers with 4 utterances each: 72 of 1,128 pairs are one speaker's."""
+    with pytest.raises(ValueError, match=r"batches of 2 have 0\.064 pairs .* \(train.utts_per_sp"):
         corpus.train(tmp_path / "exp", *ECAPA, "contrastive.weight=0.1", "train.batch_size=2")
+    assert not (tmp_path / "exp" / "config.yaml").exists()
+
+
+def test_a_plain_batch_without_a_positive_goes_without_contrast(corpus, tmp_path, caplog):
+    """Batches of 6 have 15 * 72 / 1,128 pairs on average, and about exp(-0.96) of them none."""
+    caplog.set_level("INFO")
+    corpus.train(tmp_path / "exp", *ECAPA, "contrastive.weight=0.1", "train.batch_size=6")
+    parts = [record.get("contrast") for record in read_steps(tmp_path / "exp")]
+    assert len(parts) == 3 * 8 and 3 < parts.count(None) < 18
+    assert all(part > 0 for part in parts if part is not None)
+    assert "1.0 pairs of one speaker in a batch on average; 38 % of the batches" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["{name: softmax}", "{name: am, margin: 0.1}"])

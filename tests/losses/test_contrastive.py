@@ -81,6 +81,19 @@ def test_no_positive_at_all_is_an_error_that_names_the_sampler(labels):
         MultiScaleContrastive([3])([torch.randn(len(labels), 5, 3)], torch.tensor(labels))
 
 
+def test_a_batch_without_a_positive_may_be_allowed():
+    loss_fn = MultiScaleContrastive([3], allow_empty=True)
+    frames = torch.randn(4, 5, 3, requires_grad=True)
+    loss = loss_fn([frames], torch.tensor([1, 2, 3, 4]))
+    loss.backward()
+    assert loss == 0 and not frames.grad.any()
+    assert all(p.grad is not None and not p.grad.any() for p in loss_fn.parameters())
+    paired = torch.tensor([1, 2, 2, 4])  # and where there is one it is the loss as it was
+    plain = MultiScaleContrastive([3])
+    plain.load_state_dict(loss_fn.state_dict())
+    assert torch.equal(loss_fn([frames], paired), plain([frames], paired))
+
+
 def make_frames(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(6, 7, dim, generator=generator).to(dtype) for dim in (4, 6)]

@@ -110,6 +110,25 @@ class BalancedBatchSampler(Sampler):
         return rounds
 
 
+def expected_pairs(labels: Sequence[int], batch_size: int) -> float:
+    """Pairs of one speaker that a batch has on average if it is drawn without regard to speakers.
+
+    A speaker's n utterances are n (n - 1) / 2 of the corpus's N (N - 1) / 2 pairs, and a batch has
+    B (B - 1) / 2 of these. The share of batches without any is about exp(-result).
+
+    Args:
+        labels: the speaker of each utterance of the set.
+        batch_size: B, over all processes.
+
+    >>> round(expected_pairs([0, 0, 1, 1], batch_size=3), 6)  # always one of the two
+    1.0
+    """
+    _, sizes = np.unique(labels, return_counts=True)
+    num_pairs = (sizes * (sizes - 1)).sum() / 2
+    share = batch_size * (batch_size - 1) / max(len(labels) * (len(labels) - 1), 1)
+    return float(num_pairs * share)
+
+
 def _draw_speakers(left: np.ndarray, num_batches: int, num_speakers: int,
                    rng: np.random.Generator) -> np.ndarray:
     """Draw the speakers of the next batch, `(P,)`.

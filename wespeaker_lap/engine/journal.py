@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from wespeaker_lap.config.losses import AamLoss, Loss, SoftmaxLoss
+from wespeaker_lap.data.balanced import expected_pairs
 from wespeaker_lap.engine.dist import World, choose_precision
 from wespeaker_lap.engine.objective import PARTS
 from wespeaker_lap.engine.records import Records
@@ -53,6 +55,10 @@ class Journal:
         say("%d process(es) on %s, %s, batch %s over all, %s", world.size, world.device.type,
             precision, size, f"from step {run.step}" if run.step else "from the start")
         say("%s", describe_loss(run.config.loss))
+        if run.config.contrastive and train.utts_per_speaker is None:
+            pairs = expected_pairs(run.material.source.labels, train.batch_size)
+            say("contrastive loss: %.1f pairs of one speaker in a batch on average; %.2g %% of the "
+                "batches have none and go without it", pairs, 100 * math.exp(-pairs))
         if run.material.frontend is not None:
             self.advice = WAVE_ADVICE
         if run.encoder is not None:

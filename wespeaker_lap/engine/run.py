@@ -137,7 +137,8 @@ def _build_objective(config: Config, material: Material, net: SpeakerNet, train_
     head = build.build_head(config.loss, config.model.embed_dim, len(source.speakers))
     contrastive, weight, teacher = None, 0.0, None
     if config.contrastive:
-        contrastive = build.build_contrastive(config.contrastive, net)
+        contrastive = build.build_contrastive(config.contrastive, config.train, net,
+                                              source.labels)
         weight = config.contrastive.weight
     if config.distill:
         teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers)

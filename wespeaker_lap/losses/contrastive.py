@@ -59,7 +59,8 @@ class MultiScaleContrastive(nn.Module):
 
     A batch in which no speaker comes twice has no such loss and is an error, not a zero: it means
     that the sampler is the wrong one, and the contrastive part would be silently untrained. All
-    processes look at the joined labels, so all of them raise it at the same step.
+    processes look at the joined labels, so all of them raise it at the same step. `allow_empty` is
+    for batches that are drawn without regard to speakers, of which a few have no pair.
 
     Source: arXiv 2410.05037.
 
@@ -67,6 +68,7 @@ class MultiScaleContrastive(nn.Module):
         dims: F_i, the frame dimension of each scale.
         embed_dim: E, of the heads.
         temperature: what the cosines are divided by.
+        allow_empty: a batch without a pair has the loss 0, and gradients of 0, instead.
 
     Raises:
         ValueError: no scale, or a number is out of its range.
@@ -77,13 +79,14 @@ class MultiScaleContrastive(nn.Module):
     torch.Size([])
     """
 
-    def __init__(self, dims: Sequence[int], embed_dim: int = 192, temperature: float = 0.07):
+    def __init__(self, dims: Sequence[int], embed_dim: int = 192, temperature: float = 0.07,
+                 allow_empty: bool = False):
         super().__init__()
         if not dims or min(*dims, embed_dim) < 1:
             raise ValueError(f"want one or more dims, and each of them and embed_dim >= 1, got "
                              f"{list(dims)} and {embed_dim}")
         _check_temperature(temperature)
-        self.temperature = temperature
+        self.temperature, self.allow_empty = temperature, allow_empty
         self.heads = nn.ModuleList(_Head(dim, embed_dim) for dim in dims)
 
     def forward(self, scales: Sequence[Tensor], speakers: Tensor,
@@ -99,13 +102,14 @@ class MultiScaleContrastive(nn.Module):
             `()`, in float32 or float64.
 
         Raises:
-            ValueError: no speaker comes twice in the batch of all processes, or a shape does not
-                fit.
+            ValueError: no speaker comes twice in the batch of all processes, unless that is
+                allowed, or a shape does not fit.
         """
         if len(scales) != len(self.heads):
             raise ValueError(f"want frames of {len(self.heads)} scales, got {len(scales)}")
         _check_speakers(speakers, len(scales[0]))
-        positives = _find_positives(_join_labels(speakers.to(scales[0].device)))
+        speakers = _join_labels(speakers.to(scales[0].device))
+        positives = _find_positives(speakers, self.allow_empty)
         z = torch.stack([head(x, lengths) for head, x in zip(self.heads, scales, strict=True)])
         z = _join_embeddings(widen(z))  # (scales, B, E), B now of all processes
         return torch.stack([_contrast(each, positives, self.temperature) for each in z]).mean()
@@ -140,18 +144,18 @@ def _contrast(z: Tensor, positives: Tensor, temperature: float) -> Tensor:
     counts = positives.sum(dim=1)
     # Chosen, not multiplied by 0: an utterance's log probability of being itself is -inf.
     totals = torch.where(positives, log_probs, 0.0).sum(dim=1)
-    return -(totals / counts.clamp(min=1)).sum() / counts.count_nonzero()
+    return -(totals / counts.clamp(min=1)).sum() / counts.count_nonzero().clamp(min=1)
 
 
-def _find_positives(speakers: Tensor) -> Tensor:
+def _find_positives(speakers: Tensor, allow_empty: bool = False) -> Tensor:
     """`(B, B)` bool: another utterance of the same speaker."""
     positives = speakers[:, None] == speakers[None, :]
     positives.fill_diagonal_(False)
-    if not positives.any():
+    if not allow_empty and not positives.any():
         raise ValueError(
             f"the contrastive loss wants a speaker with two utterances in a batch, but its "
             f"{len(speakers)} utterances are of as many speakers; take batches of P speakers with "
-            "K >= 2 utterances each (data.balanced)"
+            "K >= 2 utterances each (train.utts_per_speaker)"
         )
     return positives
 
