@@ -9,6 +9,7 @@ import safetensors.numpy
 import torch
 from trainings import read_steps, weights_of
 
+from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.embed import embed_set
@@ -99,6 +100,21 @@ def test_speakers_are_mapped_by_name(corpus, teacher_dir):
     labels = torch.tensor([chosen.index(c) for c in classes])
     got = teacher(utts, torch.tensor(embeddings), torch.tensor(logits), labels, 8.0)
     assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_like_its_teacher_is_at_no_distance(corpus, teacher_dir, kind):
+    """Though its own loss has the inter-top-K penalty, which no teacher's logits have."""
+    head = build.build_head(load_config(teacher_dir / "config.yaml").loss, 8, 12)
+    checkpoint.load_net(teacher_dir / "models" / "avg_model.safetensors", head, "head")
+    utts = sorted(corpus.data.wavs)[:20]
+    _, vectors = read_vectors(teacher_dir / "embeddings" / "train" / "xvector.scp", utts)
+    embeddings = torch.from_numpy(vectors)
+    labels = torch.tensor([corpus.data.speakers.index(corpus.data.utt2spk[utt]) for utt in utts])
+    _, logits = head(embeddings, labels)
+    assert head.top_k == 2 and head.top_k_penalty > 0
+    distance = make_teacher(corpus, teacher_dir, kind)(utts, embeddings, logits, labels, 8.0)
+    assert float(distance.detach()) == pytest.approx(0, abs=1e-5)
 
 
 def test_unknown_speakers_and_sets_are_named(corpus, teacher_dir, tmp_path):

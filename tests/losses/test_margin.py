@@ -55,9 +55,10 @@ def test_loss_and_logits_equal_a_loop(num_subcenters, top_k, penalty, current):
     )
     cosines = reference_cosines(head, emb)
     margin = 0.3 if current is None else current
-    want_loss, want_logits = reference_loss(
+    want_loss, _ = reference_loss(
         cosines, speakers.tolist(), 8.0, margin, min(top_k, 6), penalty * margin / 0.3
     )
+    _, want_logits = reference_loss(cosines, speakers.tolist(), 8.0, margin)  # margin alone
     loss, logits = head(emb, speakers, margin=current)
     np.testing.assert_allclose(head.cosines(emb).detach(), cosines, rtol=1e-10)
     np.testing.assert_allclose(logits.detach(), want_logits, rtol=1e-9)
@@ -71,8 +72,9 @@ def test_by_hand():
     emb = torch.tensor([[1.0, math.sqrt(3.0)]])
     torch.testing.assert_close(head.cosines(emb), torch.tensor([[0.5, math.sqrt(0.75)]]))
     loss, logits = head(emb, torch.tensor([0]))
-    # The target moves from 60 to 90 degrees, the other from 30 to 0: 10 * (0, 1).
-    torch.testing.assert_close(logits, torch.tensor([[0.0, 10.0]]), atol=1e-4, rtol=1e-5)
+    # The target moves from 60 to 90 degrees; in the loss the other too, from 30 to 0: 10 * (0, 1).
+    want = torch.tensor([[0.0, 10 * math.sqrt(0.75)]])
+    torch.testing.assert_close(logits, want, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(loss.item(), 10 + math.log1p(math.exp(-10)), atol=1e-4, rtol=1e-5)
 
 
@@ -104,9 +106,10 @@ def test_the_nearest_centre_of_a_speaker_counts():
 def test_without_margin_there_is_no_penalty():
     head, emb, speakers = make_batch(margin=0.0, top_k=3, top_k_penalty=0.06)
     for margin in (None, 0.0, 0.2):
-        logits = head(emb, speakers, margin=margin)[1]
+        loss, logits = head(emb, speakers, margin=margin)
         others = torch.ones_like(logits, dtype=torch.bool).scatter(1, speakers[:, None], False)
         torch.testing.assert_close(logits[others], 30 * head.cosines(emb)[others])
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, speakers))
 
 
 def test_a_single_speaker_has_no_rivals():

@@ -81,8 +81,9 @@ class AAMSoftmax(nn.Module):
             margin: the current margin in radians; None for the full one.
 
         Returns:
-            The mean cross entropy `()`, and the scaled logits `(B, N)` with margin and penalty
-            that it was computed from. For the accuracy take `predict`.
+            The mean cross entropy `()`, and the scaled logits `(B, N)` with the margin on the
+            target, by which a student is compared with its teacher: the penalty is in the loss
+            alone, for a teacher's logits have none. For the accuracy take `predict`.
 
         Raises:
             ValueError: a shape does not fit, a label is no speaker, or the margin is no angle
@@ -92,14 +93,15 @@ class AAMSoftmax(nn.Module):
         _check_angle("margin", margin)
         cosines = self.cosines(emb)  # (B, N)
         target = target_index(speakers, cosines)  # (B, 1)
-        logits = cosines.scatter(1, target, _add_margin(cosines.gather(1, target), margin))
+        angular = _add_margin(cosines.gather(1, target), margin)
+        penalised = logits = self.scale * cosines.scatter(1, target, angular)
         penalty = self.top_k_penalty * margin / self.margin if self.margin > 0.0 else 0.0
         if penalty > 0.0 and self.top_k > 0:
             others = cosines.detach().scatter(1, target, -torch.inf)
             rivals = others.topk(self.top_k, dim=1).indices  # (B, top_k)
-            logits = logits.scatter(1, rivals, _rotate(cosines.gather(1, rivals), -penalty))
-        logits = self.scale * logits
-        return F.cross_entropy(logits, target.squeeze(1)), logits
+            angular = _rotate(cosines.gather(1, rivals), -penalty)
+            penalised = logits.scatter(1, rivals, self.scale * angular)
+        return F.cross_entropy(penalised, target.squeeze(1)), logits
 
     def cosines(self, emb: Tensor) -> Tensor:
         """Compare embeddings with every speaker, without margin, penalty or scale.
