@@ -59,22 +59,26 @@ backends() {
     table backends lap lap_xvector lap_ecapa lap_mhfa fbank_xvector fbank_ecapa fbank_resnet34
 }
 
-# distill STUDENT OVERRIDES: all ways to learn from the LAP of the same seed, and the student alone.
-# Small crops and batches, a high rate and no speed copies, so that a student takes minutes.
+# distill STUDENT ALONE OVERRIDES [OPTION…]: all ways to learn from the LAP of the same seed, and the
+# student by itself, whose name is ALONE.
 distill() {
-    local NET="$1" LOSS KIND TEACHER="distill.teacher=exp/compare/lap-seed@"
-    local QUICK="$2 train.batch_size=32 train.crop_seconds=1 train.lr=3e-3 score.num_avg=3"
+    local NET="$1" ALONE="$2" TEACHER="distill.teacher=exp/compare/lap-seed@" LOSS KIND
     train lap lap ""
-    train "${NET}_alone" "fbank_$NET" "$QUICK" --train_set train
+    train "$ALONE" "fbank_$NET" "$3" "${@:4}"
     for KIND in embedding label enskd1 enskd2 enskd4; do
-        LOSS="distill.name=${KIND/enskd/non_target distill.gamma=} distill.warm_up_epochs=2"
-        train "${NET}_$KIND" "fbank_$NET" "$QUICK $LOSS $TEACHER" --train_set train
+        LOSS="distill.name=${KIND/enskd/non_target distill.gamma=}"
+        train "${NET}_$KIND" "fbank_$NET" "$3 $LOSS $TEACHER distill.warm_up_epochs=2" "${@:4}"
     done
-    table "distill_$NET" "$NET"_{alone,embedding,label,enskd1,enskd2,enskd4} lap
+    table "distill_$NET" "$ALONE" "$NET"_{embedding,label,enskd1,enskd2,enskd4} lap
 }
 
-distill_xvector() { distill xvector ""; }
-distill_resnet34() { distill resnet34 "$NARROW"; }
+distill_xvector() { distill xvector fbank_xvector ""; }
+
+# Smaller crops and batches at a higher rate, and no speed copies: five minutes a student, not twenty.
+distill_resnet34() {
+    local QUICK="train.batch_size=32 train.crop_seconds=1 train.lr=3e-3 score.num_avg=3"
+    distill resnet34 resnet34_alone "$NARROW $QUICK" --train_set train
+}
 
 # A quarter of the training hours, of 28, 56 or all 112 speakers; as many steps as with all hours.
 # The cohort is what a system was trained on: `train` would be strangers to it, and help.
