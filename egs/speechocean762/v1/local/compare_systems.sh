@@ -112,7 +112,7 @@ contrast_of() {
 
 contrast() {
     contrast_of ecapa ""
-    # No speed copies either: with them a Conformer takes three times as long.
+    # Without speed copies: with them a Conformer takes three times as long.
     contrast_of mfa_conformer "train.epochs=12 loss.schedule.end_epoch=6" --train_set train
 }
 
