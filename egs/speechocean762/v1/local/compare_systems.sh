@@ -59,25 +59,26 @@ backends() {
     table backends lap lap_xvector lap_ecapa lap_mhfa fbank_xvector fbank_ecapa fbank_resnet34
 }
 
-# distill STUDENT ALONE OVERRIDES [OPTION…]: all ways to learn from the LAP of the same seed, and the
-# student by itself, whose name is ALONE.
+# distill STUDENT ALONE WARM_UP OVERRIDES [OPTION…]: all ways to learn from the LAP of the same seed,
+# over so many epochs of warm-up, and the student by itself, whose name is ALONE.
 distill() {
     local NET="$1" ALONE="$2" TEACHER="distill.teacher=exp/compare/lap-seed@" LOSS KIND
     train lap lap ""
-    train "$ALONE" "fbank_$NET" "$3" "${@:4}"
+    train "$ALONE" "fbank_$NET" "$4" "${@:5}"
     for KIND in embedding label enskd1 enskd2 enskd4; do
-        LOSS="distill.name=${KIND/enskd/non_target distill.gamma=}"
-        train "${NET}_$KIND" "fbank_$NET" "$3 $LOSS $TEACHER distill.warm_up_epochs=2" "${@:4}"
+        LOSS="distill.name=${KIND/enskd/non_target distill.gamma=} distill.warm_up_epochs=$3"
+        train "${NET}_$KIND" "fbank_$NET" "$4 $LOSS $TEACHER" "${@:5}"
     done
     table "distill_$NET" "$ALONE" "$NET"_{embedding,label,enskd1,enskd2,enskd4} lap
 }
 
-distill_xvector() { distill xvector fbank_xvector ""; }
+distill_xvector() { distill xvector fbank_xvector 2 ""; }
 
-# Smaller crops and batches at a higher rate, and no speed copies: five minutes a student, not twenty.
+# Smaller crops and batches at a higher rate, and no speed copies: six minutes a student, not twenty.
 distill_resnet34() {
     local QUICK="train.batch_size=32 train.crop_seconds=1 train.lr=3e-3 score.num_avg=3"
-    distill resnet34 resnet34_alone "$NARROW $QUICK" --train_set train
+    distill resnet34 resnet34_alone 4 "$NARROW $QUICK train.epochs=16 loss.schedule.end_epoch=8" \
+        --train_set train
 }
 
 # A quarter of the training hours, of 28, 56 or all 112 speakers; as many steps as with all hours.
