@@ -55,7 +55,8 @@ class Journal:
         say("%d process(es) on %s, %s, batch %s over all, %s", world.size, world.device.type,
             precision, size, f"from step {run.step}" if run.step else "from the start")
         say("%s", describe_loss(run.config.loss))
-        if run.config.contrastive and train.utts_per_speaker is None:
+        contrastive = run.objective.contrastive
+        if contrastive is not None and contrastive.allow_empty:
             pairs = expected_pairs(run.material.source.labels, train.batch_size)
             say("contrastive loss: %.1f pairs of one speaker in a batch on average; %.2g %% of the "
                 "batches have none and go without it", pairs, 100 * math.exp(-pairs))
