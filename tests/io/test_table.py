@@ -41,7 +41,7 @@ def test_lines(tmp_path, data, lines, name):
     ("table", "é".encode("latin-1")),
     ("table.gz", b"a 1\n"),
     ("table.gz", gzip.compress(b"a 1\n" * 99)[:-9]),
-])
+], ids=["latin-1", "not compressed", "cut short"])
 def test_what_is_no_text_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=f"{name}: not readable as UTF-8 text"):
