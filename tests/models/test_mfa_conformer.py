@@ -246,6 +246,15 @@ def test_every_parameter_learns():
                if n.endswith("weight") or "distance" in n)
 
 
+def test_distances_are_rounded_once():
+    """An angle of 1000 in bf16 could be 4 radians off."""
+    want = np.array([[np.sin(d), np.cos(d), np.sin(d / 100), np.cos(d / 100)]
+                     for d in range(1000, -1001, -1)])
+    got = encode_distances(1001, 4, dtype=torch.bfloat16)
+    assert got.dtype == torch.bfloat16
+    np.testing.assert_allclose(got.float(), want, atol=2**-8)
+
+
 def test_gradients():
     net = randomise(MFAConformer(6, **{**SMALL, "num_blocks": 1})).eval()
     x = random_input(2, 9, 6).requires_grad_()

@@ -75,16 +75,18 @@ def encode_distances(num_frames: int, dim: int, device: torch.device | None = No
     Args:
         num_frames: T.
         dim: even.
-        device, dtype: of the result.
+        device, dtype: of the result; computed in float32 at least, for bf16 has no odd distances
+            beyond 256.
 
     Returns:
         `(2T - 1, dim)`: from distance T - 1 (the key comes first) down to 1 - T; sines at even,
         cosines at odd places, frequencies `10000 ** (-2i / dim)`.
     """
-    distance = torch.arange(num_frames - 1, -num_frames, -1, device=device, dtype=dtype)
-    place = torch.arange(0, dim, 2, device=device, dtype=dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    distance = torch.arange(num_frames - 1, -num_frames, -1, device=device, dtype=wide)
+    place = torch.arange(0, dim, 2, device=device, dtype=wide)
     angle = distance.unsqueeze(1) * 10000.0 ** (-place / dim)  # (2T - 1, dim / 2)
-    return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)
+    return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1).to(dtype)
 
 
 def align_distances(by_distance: Tensor) -> Tensor:
