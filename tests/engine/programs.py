@@ -189,7 +189,7 @@ def pool_layers(inputs_path: Path, out_dir: Path) -> None:
         torch.save((grads, dict(pool.named_buffers())), out_dir / f"{world.rank}.pt")
 
 
-def make_norm(channels: int, kind: type = nn.BatchNorm1d) -> nn.BatchNorm1d:
+def make_norm(channels: int, kind: type) -> nn.Module:
     """A batch norm with weights that are not 1 and 0."""
     norm = kind(channels)
     with torch.no_grad():

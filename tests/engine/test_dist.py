@@ -22,7 +22,7 @@ from wespeaker_lap.engine.dist import (
 )
 from wespeaker_lap.models.layer_pool import LAP
 
-SHAPES = [(6, 5), (4, 5, 7)]
+SHAPES = [(6, 5), (4, 5, 7), (4, 5, 3, 2)]
 
 
 def assert_close(got: torch.Tensor, want: torch.Tensor, tolerance: float) -> None:
@@ -32,7 +32,8 @@ def assert_close(got: torch.Tensor, want: torch.Tensor, tolerance: float) -> Non
 
 def normalise_jointly(batches: torch.Tensor, upstream: torch.Tensor) -> dict[str, torch.Tensor]:
     """What torch's own batch norm gives on whole batches, and the gradients of the last."""
-    norm = programs.make_norm(batches[0].shape[1]).to(batches[0].dtype)
+    kind = nn.BatchNorm2d if batches[0].ndim == 4 else nn.BatchNorm1d
+    norm = programs.make_norm(batches[0].shape[1], kind).to(batches[0].dtype)
     for batch in batches:
         whole = batch.clone().requires_grad_()
         norm.zero_grad()
@@ -44,7 +45,7 @@ def normalise_jointly(batches: torch.Tensor, upstream: torch.Tensor) -> dict[str
 
 
 def test_two_halves_are_normalised_as_one_batch(launcher, tmp_path):
-    """Outputs, gradients as DDP averages them, running statistics, for (N, C) and (N, C, T)."""
+    """Outputs, gradients as DDP averages them, running statistics, for vectors, frames and maps."""
     generator = torch.Generator().manual_seed(0)
     cases, tolerances = [], []
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
@@ -132,12 +133,13 @@ def test_a_world_of_one_needs_no_process_group(monkeypatch):
 
 
 def test_only_batch_norms_are_changed_and_only_among_several():
-    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3)), nn.LayerNorm(3))
+    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3)), nn.LayerNorm(3),
+                           nn.BatchNorm2d(3))
     names = list(module.state_dict())
     synchronise_batch_norm(module, programs.ALONE)
-    assert type(module[1][0]) is nn.BatchNorm1d
+    assert (type(module[1][0]), type(module[3])) == (nn.BatchNorm1d, nn.BatchNorm2d)
     synchronise_batch_norm(module, World(0, 2, torch.device("cpu")))
-    assert type(module[1][0]) is GlooSyncBatchNorm
+    assert type(module[1][0]) is type(module[3]) is GlooSyncBatchNorm
     assert type(module[2]) is nn.LayerNorm
     assert list(module.state_dict()) == names
 

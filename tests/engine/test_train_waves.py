@@ -107,8 +107,13 @@ def test_a_killed_training_ends_with_the_same_weights(wave_corpus, launcher, tra
     assert_same(tmp_path / "exp", trained)
 
 
-def test_two_processes_compute_what_one_does(wave_corpus, launcher, tmp_path):
-    changes = (*AUGMENTED, "model.time_pool.dropout=0")
+@pytest.mark.parametrize("settings", [
+    ["model.time_pool.dropout=0"],
+    # Batch norms of maps. So deep and narrow a network makes much of the last digits, step by step.
+    ["model.time_pool.dropout=0", "model.frame_net={name: resnet34, channels: 2}", "train.lr=1e-5"],
+], ids=["frames", "maps"])
+def test_two_processes_compute_what_one_does(wave_corpus, launcher, tmp_path, settings):
+    changes = (*AUGMENTED, *settings)
     done = launcher.verb_by_two(wave_corpus.command(tmp_path / "two", *changes))
     assert [code for code, _ in done] == [0, 0], done
     wave_corpus.train(tmp_path / "one", *changes)

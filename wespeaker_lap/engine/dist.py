@@ -16,6 +16,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import nn
 
+BatchNorm = nn.modules.batchnorm._BatchNorm  # of any number of axes, synchronised or not
+
 # How long a process waits for the others. In extraction one may be done hours before the last;
 # that another has died shows by its closed connection and through torchrun, not by this.
 PATIENCE = timedelta(days=1)
@@ -129,20 +131,24 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class GlooSyncBatchNorm(nn.BatchNorm1d):
+class GlooSyncBatchNorm(BatchNorm):
     """Batch norm over all processes on devices that torch's SyncBatchNorm does not serve.
 
-    Same numbers as `nn.BatchNorm1d` on the joined batch; (N, C) or (N, C, T).
+    Same numbers as `nn.BatchNorm1d` and `nn.BatchNorm2d` on the joined batch; (N, C) or
+    (N, C, …).
     """
 
     process_group = None  # all processes; as in nn.SyncBatchNorm, and known by it in models/moments
+
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        """Any number of axes, as in nn.SyncBatchNorm."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise per channel with the statistics of all processes while training."""
         if not self.training:
             return super().forward(x)
-        dims = [0] if x.ndim == 2 else [0, 2]
-        shape = [1, -1] if x.ndim == 2 else [1, -1, 1]
+        dims = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         count = wide.new_tensor(x.numel() // x.shape[1])
         dist.all_reduce(count)
@@ -158,13 +164,13 @@ class GlooSyncBatchNorm(nn.BatchNorm1d):
 
 
 def synchronise_batch_norm(module: nn.Module, world: World) -> nn.Module:
-    """Make every BatchNorm1d use the statistics of the whole batch over all processes."""
+    """Make every batch norm use the statistics of the whole batch over all processes."""
     if world.size == 1:
         return module
     if world.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
-        if type(child) is nn.BatchNorm1d:
+        if isinstance(child, BatchNorm):
             child.__class__ = GlooSyncBatchNorm  # same parameters and buffers, other forward
     return module
 

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from wespeaker_lap.config import Config
 from wespeaker_lap.data.source import FeatureSource
 from wespeaker_lap.data.wave_source import WaveSource
-from wespeaker_lap.engine.dist import World
+from wespeaker_lap.engine.dist import BatchNorm, World
 from wespeaker_lap.engine.loading import make_loader
-
-BatchNorm = nn.modules.batchnorm._BatchNorm  # of any number of axes, synchronised or not
 
 
 def find_norms(net: nn.Module) -> list[nn.Module]:
