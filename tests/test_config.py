@@ -110,6 +110,16 @@ def test_a_mistake_is_named_with_what_may_have_been_meant(override, complaint):
     assert first == "the configuration: 1 mistake(s)" and complaint in line
 
 
+@pytest.mark.parametrize("setting", [
+    ["features.copies=[clean, noise, speed0.9]"], ["data.source=wave", "data.speeds=[1.0, 0.9]"]])
+def test_no_teacher_has_heard_copies_at_other_speeds(setting):
+    name = setting[-1].partition("=")[0]
+    with pytest.raises(ValueError, match=f"{name}: a teacher has embedded the recordings"):
+        load_config(overrides=["distill={name: label, teacher: exp/lap}", *setting])
+    load_config(overrides=["distill={name: label, teacher: exp/lap}",
+                           "features.copies=[clean, noise]"])
+
+
 def test_a_part_of_the_features_is_chosen(tmp_path):
     features = load_config().features
     assert (features.layers, features.layer_stride, features.frame_stride) == (None, 1, 1)

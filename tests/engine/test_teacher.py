@@ -1,6 +1,7 @@
 """Distillation: a trained system as teacher, its logits by hand, and what it refuses."""
 
 import math
+import shutil
 
 import numpy as np
 import programs
@@ -28,15 +29,16 @@ def teacher_dir(corpus, tmp_path_factory):
     return exp_dir
 
 
-def make_teacher(corpus, exp_dir, kind, speakers=None, **options) -> Teacher:
+def make_teacher(corpus, exp_dir, kind, speakers=None, loss=None, **options) -> Teacher:
     distill = {"name": kind, "teacher": str(exp_dir), "weight": 0.5, "warm_up_epochs": 4, **options}
     config = load_config(overrides=[f"distill={distill}"]).distill
+    loss = loss or load_config(exp_dir / "config.yaml").loss
     entries = {utt: utt for utt in corpus.data.utt2spk} | {"noise-x": sorted(corpus.data.wavs)[0]}
-    return Teacher(config, entries, "train", speakers or corpus.data.speakers)
+    return Teacher(config, entries, "train", speakers or corpus.data.speakers, loss)
 
 
-def logits_by_hand(exp_dir, utts, classes) -> np.ndarray:
-    """30 times the cosine of the nearest of two centres, the target's angle 0.2 wider."""
+def logits_by_hand(exp_dir, utts, classes, scale=30, margin=0.2) -> np.ndarray:
+    """`scale` times the cosine of the nearest of two centres, the target's angle wider."""
     _, vectors = read_vectors(exp_dir / "embeddings" / "train" / "xvector.scp", utts)
     path = exp_dir / "models" / "avg_model.safetensors"
     centers = safetensors.numpy.load(path.read_bytes())["head.centers"]
@@ -46,7 +48,8 @@ def logits_by_hand(exp_dir, utts, classes) -> np.ndarray:
         for speaker, own in enumerate(centers):
             cosine = max(float(vector @ c / np.linalg.norm(vector) / np.linalg.norm(c))
                          for c in own)
-            row.append(30 * (math.cos(math.acos(cosine) + 0.2) if speaker == target else cosine))
+            row.append(scale * (math.cos(math.acos(cosine) + margin) if speaker == target
+                                else cosine))
         rows.append(row)
     return np.array(rows)
 
@@ -88,6 +91,30 @@ def test_logits_carry_the_teachers_margin(corpus, teacher_dir):
     assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
 
 
+@pytest.mark.parametrize(("options", "scale", "margin"), [
+    ("{name: aam, scale: 32, margin: 0.3}", 32, 0.3),
+    ("{name: am, scale: 32, margin: 0.3}", 30, 0.2),  # margins of other kinds cannot be compared
+    ("{name: softmax}", 30, 0.2),
+])
+def test_logits_have_the_students_scale_and_margin(corpus, teacher_dir, options, scale, margin):
+    utts, classes, embeddings, logits = example(corpus)
+    own = logits_by_hand(teacher_dir, utts, classes, scale, margin)
+    want = np.mean([divergence_by_hand(a, b) for a, b in zip(own, logits, strict=True)])
+    loss = load_config(overrides=[f"loss={options}"]).loss
+    teacher = make_teacher(corpus, teacher_dir, "label", loss=loss)
+    got = teacher(utts, torch.tensor(embeddings), torch.tensor(logits), torch.tensor(classes), 8.0)
+    assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
+
+
+def test_embeddings_and_classifier_are_of_the_same_weights(corpus, teacher_dir, tmp_path):
+    exp_dir = tmp_path / "exp"
+    shutil.copytree(teacher_dir, exp_dir)
+    embed_set(exp_dir, corpus.root / "feats", sorted(corpus.data.wavs), "train", programs.ALONE,
+              "epoch_001")
+    with pytest.raises(ValueError, match=r"train: embedded with epoch_001 .*: avg_model \("):
+        make_teacher(corpus, exp_dir, "label")
+
+
 def test_speakers_are_mapped_by_name(corpus, teacher_dir):
     """A student that counts the speakers from the last one, and knows but ten."""
     utts, classes, embeddings, _ = example(corpus)
@@ -121,7 +148,7 @@ def test_unknown_speakers_and_sets_are_named(corpus, teacher_dir, tmp_path):
     with pytest.raises(ValueError, match=r"1 of the student's 2 speakers are unknown.*: somebody"):
         make_teacher(corpus, teacher_dir, "label", [corpus.data.speakers[0], "somebody"])
     with pytest.raises(FileNotFoundError, match="run its stages 3 and 4 with --train_set train"):
-        make_teacher(corpus, tmp_path, "label")
+        make_teacher(corpus, tmp_path, "label", loss=load_config().loss)
 
 
 def test_embeddings_of_another_size_are_refused_before_anything_is_written(corpus, teacher_dir,

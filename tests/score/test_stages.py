@@ -11,6 +11,7 @@ from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import read_trials, trials_hash
 from wespeaker_lap.io.table import write_text
 from wespeaker_lap.io.vectors import read_vectors
+from wespeaker_lap.io.weights import note_weights
 from wespeaker_lap.score.metrics import eer, min_dcf
 from wespeaker_lap.score.scorefile import read_scores
 from wespeaker_lap.score.stages import ScoringJob, normalise_trials, score_trials
@@ -92,6 +93,20 @@ def test_a_rerun_overwrites(tiny_system, exp_dir):
     before = {path.name: path.read_bytes() for path in (exp_dir / "scores").iterdir()}
     score_trials(job)
     assert {path.name: path.read_bytes() for path in (exp_dir / "scores").iterdir()} == before
+
+
+def test_embeddings_of_different_weights_are_not_mixed(tiny_system, exp_dir):
+    weights = exp_dir / "models" / "epoch_001.safetensors"
+    weights.write_bytes(b"others")
+    note_weights(exp_dir / "embeddings" / "train", weights)
+    message = r"train: embedded with epoch_001 .*cannot be compared with .*test: avg_model"
+    with pytest.raises(ValueError, match=message):
+        score_trials(make_job(tiny_system, exp_dir))
+    with pytest.raises(ValueError, match=message):
+        normalise_trials(make_job(tiny_system, exp_dir, None), tiny_system.data("train"), "asnorm",
+                         3)
+    assert not (exp_dir / "scores").exists()
+    score_trials(make_job(tiny_system, exp_dir, None))
 
 
 @pytest.mark.parametrize(("method", "top_n", "message"), [

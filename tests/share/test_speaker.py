@@ -11,6 +11,7 @@ import torch
 import wespeaker_lap
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.io.audio import AudioError, read_audio, write_wav
+from wespeaker_lap.io.weights import note_weights
 from wespeaker_lap.score.scorefile import read_scores
 from wespeaker_lap.share.speaker import SpeakerModel, load_model
 
@@ -129,6 +130,15 @@ def test_no_trained_model(tmp_path):
 def test_a_missing_part_is_named(copied, missing, message):
     (copied / missing).unlink()
     with pytest.raises(FileNotFoundError, match=message):
+        load_model(copied)
+
+
+def test_a_mean_of_other_weights_is_refused(copied):
+    """As after `run.sh --stage 4 --checkpoint epoch_001`."""
+    weights = copied / "models" / "avg_model.safetensors"
+    note_weights(copied / "embeddings" / "train", weights.rename(weights.with_stem("epoch_001")))
+    weights.write_bytes(b"others")
+    with pytest.raises(ValueError, match=r"train: embedded with epoch_001 .*: avg_model"):
         load_model(copied)
 
 

@@ -190,6 +190,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_teacher_has_heard_all(self) -> "Config":
+        named = {"data.speeds": any(speed != 1 for speed in self.data.speeds),
+                 "features.copies": any(copy.startswith("speed") for copy in self.features.copies)}
+        found = [name for name, is_so in named.items() if is_so]
+        if self.distill and found:
+            raise ValueError(f"{', '.join(found)}: a teacher has embedded the recordings of the "
+                             f"set, not their copies at other speeds; leave those out, or train "
+                             f"both on a set that has them as recordings (add_speed_copies in "
+                             f"wespeaker_lap/data/speed.py)")
+        return self
+
+    @model_validator(mode="after")
     def _averages_will_be_there(self) -> "Config":
         train, score = self.train, self.score
         if score.average == "best" and score.num_avg > train.keep_epochs:

@@ -25,6 +25,7 @@ from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.identity import check_compatible
 from wespeaker_lap.io.table import name_some, replacing
 from wespeaker_lap.io.vectors import write_vectors
+from wespeaker_lap.io.weights import forget_weights, note_weights
 
 BATCH_FRAMES = 4000  # in one forward pass, padding included: 80 s of speech at 50 frames/s
 
@@ -32,6 +33,8 @@ BATCH_FRAMES = 4000  # in one forward pass, padding included: 80 s of speech at 
 def embed_set(exp_dir: str | Path, examples: str | Path | DataDir, utts: Sequence[str], name: str,
               world: World, weights: str = checkpoint.AVERAGED) -> Path | None:
     """Embed a set and write `embeddings/<name>/xvector.{ark,scp}` and `mean_vec.npy`.
+
+    Beside them `weights.json` says what they were computed with.
 
     Args:
         exp_dir: of the training.
@@ -54,9 +57,11 @@ def embed_set(exp_dir: str | Path, examples: str | Path | DataDir, utts: Sequenc
     if not world.is_main:
         return None
     directory = exp_dir / "embeddings" / name
+    forget_weights(directory)
     with replacing(directory / "mean_vec.npy") as aside, open(aside, "wb") as file:
         np.save(file, vectors.mean(axis=0, dtype=np.float64).astype(np.float32))
     scp = write_vectors(directory, utts, vectors)
+    note_weights(directory, checkpoint.weights_path(exp_dir, weights))
     logging.info("%s: %d embeddings of %d numbers", scp, *vectors.shape)
     return scp
 

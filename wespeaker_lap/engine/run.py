@@ -141,7 +141,8 @@ def _build_objective(config: Config, material: Material, net: SpeakerNet, train_
                                               source.labels)
         weight = config.contrastive.weight
     if config.distill:
-        teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers)
+        teacher = Teacher(config.distill, source.list_entries(), train_set, source.speakers,
+                          config.loss)
         teacher.check(config.model.embed_dim)
     embedder = net if material.frontend is None else WaveNet(material.frontend, net)
     return Objective(embedder, head, precision, contrastive, weight, teacher)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from wespeaker_lap import build
 from wespeaker_lap.config import load_config
-from wespeaker_lap.config.losses import Distill
+from wespeaker_lap.config.losses import Distill, Loss
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.io.table import read_lines
 from wespeaker_lap.io.vectors import read_vectors
+from wespeaker_lap.io.weights import check_weights
 from wespeaker_lap.losses.distill import (
     embedding_distillation,
     label_distillation,
@@ -36,14 +37,17 @@ class Teacher(nn.Module):
             asked for; a noisy copy is to be heard as the clean one.
         train_set: name of the set, under which the teacher's folder has its embeddings.
         speakers: the student's classes.
+        loss: of the student. A teacher of the same kind takes its scale and its full margin, so
+            that logits differ where cosines do.
 
     Raises:
         FileNotFoundError: no trained system there, or the set is not embedded.
-        ValueError: it lacks utterances or speakers; lists them.
+        ValueError: it lacks utterances or speakers; lists them. Or the set was embedded with other
+            weights than the averaged ones, whose classifier is asked.
     """
 
     def __init__(self, config: Distill, entries: Mapping[str, str], train_set: str,
-                 speakers: Sequence[str]):
+                 speakers: Sequence[str], loss: Loss):
         super().__init__()
         self.config, exp_dir = config, Path(config.teacher)
         scp = exp_dir / "embeddings" / train_set / "xvector.scp"
@@ -51,6 +55,7 @@ class Teacher(nn.Module):
             raise FileNotFoundError(f"{scp}: no such file; the teacher must have embedded the set "
                                     f"that the student learns from: run its stages 3 and 4 with "
                                     f"--train_set {train_set}")
+        check_weights(exp_dir, [train_set], checkpoint.weights_path(exp_dir, checkpoint.AVERAGED))
         utts, vectors = read_vectors(scp, sorted(set(entries.values())))
         places = {utt: place for place, utt in enumerate(utts)}
         self.places = {entry: places[utt] for entry, utt in entries.items()}
@@ -61,7 +66,7 @@ class Teacher(nn.Module):
         except ValueError as error:
             raise ValueError(f"{exp_dir}: {error}") from None
         self.register_buffer("index", index, persistent=False)
-        self.head = _load_head(exp_dir, self.embed_dim, len(names))
+        self.head = _load_head(exp_dir, self.embed_dim, len(names), loss)
 
     def check(self, embed_dim: int) -> None:
         """Refuse a student whose embeddings cannot be compared with the teacher's.
@@ -98,7 +103,7 @@ class Teacher(nn.Module):
         if config.name == "embedding":
             loss = embedding_distillation(embeddings, own)
         else:
-            with torch.no_grad():  # with the full margin, as it was trained at last
+            with torch.no_grad():  # with the full margin
                 own = self.head(own, self.index[speakers])[1][:, self.index]  # (B, N)
             if config.name == "label":
                 loss = label_distillation(logits, own, config.temperature)
@@ -108,11 +113,13 @@ class Teacher(nn.Module):
         return config.weight * warm_up(epoch, config.warm_up_epochs) * loss
 
 
-def _load_head(exp_dir: Path, embed_dim: int, num_speakers: int) -> nn.Module:
+def _load_head(exp_dir: Path, embed_dim: int, num_speakers: int, student: Loss) -> nn.Module:
     """The classifier of the averaged weights, without the penalty that only trains it."""
     config = load_config(exp_dir / "config.yaml").loss
+    if config.name == student.name != "softmax":
+        config = config.model_copy(update={"scale": student.scale, "margin": student.margin})
     if config.name == "aam":
         config = config.model_copy(update={"top_k": 0})
     head = build.build_head(config, embed_dim, num_speakers)
-    checkpoint.load_net(exp_dir / "models" / f"{checkpoint.AVERAGED}.safetensors", head, "head")
+    checkpoint.load_net(checkpoint.weights_path(exp_dir, checkpoint.AVERAGED), head, "head")
     return head.requires_grad_(False).eval()

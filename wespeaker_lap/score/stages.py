@@ -14,6 +14,7 @@ from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials, read_trials
 from wespeaker_lap.io.table import name_some, write_text
 from wespeaker_lap.io.vectors import write_vectors
+from wespeaker_lap.io.weights import check_weights
 from wespeaker_lap.score.asnorm import as_norm, s_norm
 from wespeaker_lap.score.calibration import Calibration, load_calibration
 from wespeaker_lap.score.cosine import cosine_scores, index_trials
@@ -52,6 +53,18 @@ class ScoringJob:
         """Name of the trial list."""
         return self.trials_path.name.removesuffix(".gz").removesuffix(".kaldi")
 
+    def check(self, *cohorts: str) -> None:
+        """Refuse embeddings of different weights.
+
+        Args:
+            cohorts: sets that the scores need besides.
+
+        Raises:
+            ValueError: names two sets and their weights.
+        """
+        sets = [self.data_dir.name, self.mean_set, *cohorts]
+        check_weights(self.exp_dir, [name for name in sets if name is not None])
+
     def embeddings(self) -> tuple[list[str], np.ndarray]:
         """Ids and (n, E) embeddings of the set, the mean subtracted."""
         utts, vectors = read_set(self.exp_dir, self.data_dir.name)
@@ -62,8 +75,10 @@ def score_trials(job: ScoringJob) -> ResultRow:
     """Cosine scores of a trial list: `scores/<trials>.score` and its metrics.
 
     Raises:
-        ValueError: unknown or missing utterances, a broken list; see the parts.
+        ValueError: unknown or missing utterances, a broken list, embeddings of different weights;
+            see the parts.
     """
+    job.check()
     listed = read_trials(job.trials_path)
     utts, vectors = job.embeddings()
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
@@ -107,6 +122,7 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
 def _choose_cohort(job: ScoringJob, cohort_dir: Path, method: str,
                    top_n: int) -> tuple[list[str], np.ndarray]:
     """Speakers and (C, E) means of a cohort; refuses one that does not fit the trials."""
+    job.check(cohort_dir.name)
     speakers, means = read_cohort(job.exp_dir, cohort_dir)
     shared = set(speakers) & set(load_data_dir(job.data_dir).speakers)
     if shared:

@@ -3,7 +3,6 @@
 Nothing in it is a pickle, and nothing is read before its hash was compared.
 """
 
-import hashlib
 import json
 import shutil
 import tarfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from wespeaker_lap.io.table import name_some, read_lines, replacing, write_text
+from wespeaker_lap.io.weights import hash_file
 
 FORMAT, FORMAT_VERSION = "wespeaker_lap bundle", 1
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -118,15 +118,6 @@ def check_name(where: str | Path, name: str) -> None:
 def _tell_pickle(where: str | Path, name: str) -> str:
     return (f"{where}: {name}: files of this kind may be pickles, which can run programs; a packed "
             f"model has safetensors, so do not use this one")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_tar(directory: Path, path: Path, top: str) -> None:

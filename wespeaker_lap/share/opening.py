@@ -13,10 +13,11 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from wespeaker_lap.config import Config, load_config
-from wespeaker_lap.engine.checkpoint import AVERAGED
+from wespeaker_lap.engine.checkpoint import AVERAGED, weights_path
 from wespeaker_lap.io.facts import load_facts
 from wespeaker_lap.io.table import read_lines
 from wespeaker_lap.io.vectors import read_vectors
+from wespeaker_lap.io.weights import check_weights
 from wespeaker_lap.score.cosine import subtract_mean
 from wespeaker_lap.score.evaluate import ResultRow
 from wespeaker_lap.score.operating import OperatingPoint, find_points
@@ -139,6 +140,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_exp(exp_dir: Path) -> Parts:
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
+    rows, weights = read_rows(exp_dir), weights_path(exp_dir, AVERAGED)
+    row = choose_cohort_row(rows, config, facts["train_set"])
+    used = [facts["train_set"]] if config.score.subtract_mean else []
+    check_weights(exp_dir, used if row is None else [*used, row.cohort], weights)
     mean = None
     if config.score.subtract_mean:
         path = exp_dir / "embeddings" / facts["train_set"] / "mean_vec.npy"
@@ -146,11 +151,9 @@ def _read_exp(exp_dir: Path) -> Parts:
             raise FileNotFoundError(f"{path}: no such file; run stage 4, which embeds the "
                                     f"training set and writes its mean")
         mean = np.load(path, allow_pickle=False)
-    rows = read_rows(exp_dir)
-    cohort = _read_cohort(exp_dir, choose_cohort_row(rows, config, facts["train_set"]), mean)
+    cohort = _read_cohort(exp_dir, row, mean)
     points = functools.cache(functools.partial(measure_points, exp_dir, rows, cohort))
-    return Parts(str(exp_dir), config, facts, exp_dir / "models" / f"{AVERAGED}.safetensors", None,
-                 mean, cohort, points)
+    return Parts(str(exp_dir), config, facts, weights, None, mean, cohort, points)
 
 
 def read_rows(exp_dir: Path) -> list[tuple[str, ResultRow]]:
