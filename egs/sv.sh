@@ -45,10 +45,11 @@ run_phase() {
     # A mistake in the configuration ends the recipe here.
     ITEM="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" \
         --get frontend.name --get data.source)"; mapfile -t FACTS <<<"$ITEM"
+    check_trained
     select_gpus "$gpus"
-    : "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" "${cohort_set:=$train_set}"
+    : "${nj:=$(count_cores)}" "${cohort_set:=$train_set}"
     : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}" "${feats_dir:=feats/$(basename "${FACTS[0]}")}"
-    : "${calib_set:=$cohort_set}"
+    : "${calib_set:=$cohort_set}"; check_count nj "$nj"
     local NORM=(--cohort "$data/$cohort_set" ${top_n:+--top_n "$top_n"})
     local EXTRACTORS SETS ALL STORED VALID=()
     local TABLES=(--training ${noise_scp:+--noise_scp "$noise_scp"} ${rir_scp:+--rir_scp "$rir_scp"})
@@ -103,6 +104,8 @@ run_phase() {
             ${STORED:+--feats "$feats_dir/$calib_set"} --checkpoint "$checkpoint" "${NORM[@]}"
         each_trials calibrate-scores "${NORM[@]}"; fi
     if stage 8 "report and pack"; then lap report "$exp_dir" "${ALL[@]/#/--data=$data/}"
-        lap pack "$exp_dir" --out "$exp_dir/bundle" --device "$device" $pack_options; fi
+        if [ "$checkpoint" = avg_model ]; then
+            lap pack "$exp_dir" --out "$exp_dir/bundle" --device "$device" $pack_options
+        else log "not packed: a packed model has the averaged weights, not $checkpoint"; fi; fi
     finish_stage && log "done: $exp_dir"
 }

@@ -177,6 +177,11 @@ def test_launch_chooses_python_or_torchrun(
     assert result.stdout.endswith(" train --config c.yaml\n")
 
 
+def test_cores_are_those_of_the_machine(recipe) -> None:
+    """nproc obeys OMP_NUM_THREADS, which is meant for each process."""
+    assert recipe("count_cores", OMP_NUM_THREADS="97").stdout == f"{len(os.sched_getaffinity(0))}\n"
+
+
 def test_launch_shares_the_cores(recipe) -> None:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux: what this process may use
     cores = len(affinity(0)) if affinity else os.cpu_count()

@@ -20,6 +20,10 @@ run_phases() {
     [[ "$phase" =~ ^(frozen|joint|large_margin|all)$ ]] ||
         die "--phase wants frozen, joint, large_margin or all, got '$phase'"
     check_stages
+    ((stage <= 9 && stop_stage <= 9)) || die "there are stages 0 to 9," \
+        "got --stage $stage and --stop_stage $stop_stage"
+    ((stage <= stop_stage || stage == 9)) ||
+        die "--stage $stage comes after --stop_stage $stop_stage, so nothing would be run"
     [ "$phase" != frozen ] || ((stage < 9 && stop_stage < 9)) || phase=all
     [ "$phase" != all ] || NAMES=(frozen joint large_margin)
     [ "$phase" != all ] || ((stop_stage != 3)) ||

@@ -123,13 +123,23 @@ run() {
     exit "$code"
 }
 
+# check_count NAME VALUE: ends the recipe where the option is no number of processes or machines.
+check_count() {
+    [[ "$2" =~ ^[1-9][0-9]*$ ]] || die "--$1 wants a number from 1 on, got '$2'"
+}
+
+# count_cores: of this machine; OMP_NUM_THREADS, which nproc would obey, is of a single process.
+count_cores() {
+    env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN
+}
+
 # launch NPROC VERB ARGS…: `wespeaker-lap VERB ARGS…` in NPROC processes on each of num_nodes
 # machines. OMP_NUM_THREADS, unless it is set, shares the cores among the processes.
 launch() {
     local nproc="$1" nodes="${num_nodes:-1}" cores command=("$PYTHON")
     shift
-    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || die "--nproc wants a number from 1 on, got '$nproc'"
-    [[ "$nodes" =~ ^[1-9][0-9]*$ ]] || die "--num_nodes wants a number from 1 on, got '$nodes'"
+    check_count nproc "$nproc"
+    check_count num_nodes "$nodes"
     if [ "$nodes" -gt 1 ]; then
         [ -n "${rdzv_endpoint:-}" ] ||
             die "--num_nodes $nodes needs --rdzv_endpoint HOST:PORT, the same on every machine"
@@ -139,7 +149,7 @@ launch() {
         command+=(-m torch.distributed.run --standalone --nproc_per_node "$nproc")
     fi
     if [ -z "${OMP_NUM_THREADS:-}" ]; then
-        cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
+        cores="$(count_cores)"
         # Threads that wait must sleep: the processes that read data need the cores.
         command=(env "OMP_NUM_THREADS=$((cores > nproc ? cores / nproc : 1))"
             "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}" "${command[@]}")
@@ -153,7 +163,7 @@ lap() { run "$PYTHON" -m wespeaker_lap "$@"; }
 # shellcheck disable=SC2154  # the options of egs/sv.sh
 # each_trials VERB OPTION…: lap VERB for every chosen trial list; all must be there first.
 each_trials() {
-    local SET NAME LIST LISTS=()
+    local SET NAME LIST LISTS=() CHOSEN=()
     for SET in $test_sets; do LISTS+=("$data/$SET"/trials/*.kaldi); done # '*' where there are none
     for NAME in $trials; do
         [[ "$dry_run" = true || " ${LISTS[*]##*/} " == *" $NAME.kaldi "* ]] ||
@@ -161,9 +171,30 @@ each_trials() {
     done
     for LIST in "${LISTS[@]}"; do
         NAME="$(basename "$LIST" .kaldi)"
-        [[ -z "$trials" || " $trials " == *" $NAME "* || "$NAME" = '*' ]] || continue
+        [[ -n "$trials" && " $trials " != *" $NAME "* && "$NAME" != '*' ]] || CHOSEN+=("$LIST")
+    done
+    NAME="$(printf '%s\n' "${CHOSEN[@]##*/}" | sed '/^\*/d' | sort | uniq -d)"
+    [ -z "$NAME" ] || die "test sets with lists of one name, after which scores are named:" \
+        "${NAME//$'\n'/, }; rename all but one, or choose others with --trials"
+    for LIST in ${CHOSEN[@]+"${CHOSEN[@]}"}; do
         lap "$1" "$exp_dir" "${LIST%/trials/*}" --trials "$LIST" --missing "$missing" "${@:2}"
     done
+}
+
+# shellcheck disable=SC2086,SC2154
+# check_trained: ends the recipe where it begins after the training, and --overrides name other values
+# than the training's, which all later stages read.
+check_trained() {
+    local ITEM KEYS=() OWN TRAINED
+    for ITEM in $overrides; do KEYS+=(--get "${ITEM%%=*}"); done
+    [[ "$stage" -ge 4 && ${#KEYS[@]} -gt 0 && -f "$exp_dir/config.yaml" ]] || return 0
+    OWN="$("$PYTHON" -m wespeaker_lap show-config "${CONFIG[@]}" "${KEYS[@]}")"
+    TRAINED="$("$PYTHON" -m wespeaker_lap show-config --config "$exp_dir/config.yaml" \
+        "${KEYS[@]}" 2>/dev/null)" || TRAINED= # a section that it does not have
+    [ "$OWN" = "$TRAINED" ] ||
+        die "stage 3 has written other values than" $overrides "to $exp_dir/config.yaml, which" \
+            "the stages after it read; begin with --stage 3 (it trains nothing anew where only" \
+            "score.* changes), or give --top_n or --num_avg"
 }
 
 # shellcheck disable=SC2154

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +149,10 @@ def test_a_dry_run_prints_every_command_and_runs_none(tmp_path: Path) -> None:
         (["--config", "conf/lab.yaml"], "conf/lab.yaml: no such configuration file"),
         (["--seed", "-1"], "seed: "),
         (["--train_size", "10"], "want SPEAKERSxUTTERANCES"),
-        (["--stage", "2"], "data/train/wav.scp: no such file"),
+        (["--nj", "x"], "--nj wants a number from 1 on, got 'x'"),
+        (["--stop_stage", "100"], "there are stages 0 to 9, got --stage 1 and --stop_stage 100"),
+        (["--stage", "5", "--stop_stage", "3"], "--stage 5 comes after --stop_stage 3"),
+        (["--stage", "2", "--nj", "1"], "data/train/wav.scp: no such file"),
         (["--stage", "4"], "is no trained model; give the folder that stage 3 wrote"),
     ],
 )
@@ -165,6 +169,39 @@ def test_the_lists_that_are_named_must_be_there(done: tuple[Recipe, str]) -> Non
     assert "no list called 'nosuch'" in told
     assert f"{recipe.data}/<set>/trials of the test sets (test)" in told
     assert list_files(recipe.exp) == before
+
+
+def test_lists_of_one_name_are_told_apart(done: tuple[Recipe, str]) -> None:
+    recipe, _ = done
+    other = shutil.copytree(recipe.data / "test", recipe.data / "other")
+    before = list_files(recipe.exp)
+    told = recipe.fail("--stage", "5", "--test_sets", "test other")
+    assert "lists of one name, after which scores are named: test.kaldi; rename all but one" in told
+    assert list_files(recipe.exp) == before
+    shutil.rmtree(other)
+
+
+def test_later_stages_do_not_pass_over_settings(done: tuple[Recipe, str]) -> None:
+    """They read what the training wrote."""
+    recipe, _ = done
+    before = list_files(recipe.exp)
+    for setting in ("score.top_n=7", "train.epochs=9"):
+        told = recipe.fail("--stage", "6", "--overrides", setting)
+        assert f"stage 3 has written other values than {setting} to {recipe.exp}/config" in told
+    assert list_files(recipe.exp) == before
+
+
+def test_other_weights_are_scored_and_not_packed(done: tuple[Recipe, str], tmp_path: Path) -> None:
+    recipe, _ = done
+    exp = shutil.copytree(recipe.exp, tmp_path / "exp")
+    shutil.rmtree(exp / "bundle")
+    told = recipe.run("--exp_dir", exp, "--stage", "4", "--checkpoint", "epoch_001").stderr
+    assert "not packed: a packed model has the averaged weights, not epoch_001" in told
+    assert not (exp / "bundle").exists()
+    facts = json.loads((exp / "embeddings" / "test" / "weights.json").read_text())
+    assert facts["weights"] == "epoch_001"
+    with pytest.raises(ValueError, match="train: embedded with epoch_001"):
+        load_model(exp)
 
 
 def test_another_configuration_does_not_go_on_with_a_training(done: tuple[Recipe, str]) -> None:

@@ -87,6 +87,18 @@ def test_a_gzipped_list_has_the_same_name(tiny_system, exp_dir, tmp_path):
     assert score_trials(job).trials == "vox" and (exp_dir / "scores" / "vox.score").is_file()
 
 
+def test_a_list_of_the_same_name_in_another_set_is_refused(tiny_system, exp_dir, tmp_path):
+    score_trials(make_job(tiny_system, exp_dir))
+    before = {path.name: path.read_bytes() for path in (exp_dir / "scores").iterdir()}
+    other = shutil.copytree(tiny_system.data("test"), tmp_path / "other")
+    shutil.copytree(exp_dir / "embeddings" / "test", exp_dir / "embeddings" / "other")
+    message = r"pairs\.json: scores of a list of test, which has the same name as this one of other"
+    with pytest.raises(ValueError, match=message):
+        score_trials(ScoringJob(exp_dir, other, tiny_system.trials, "train"))
+    assert {path.name: path.read_bytes() for path in (exp_dir / "scores").iterdir()} == before
+    score_trials(make_job(tiny_system, exp_dir))
+
+
 def test_a_rerun_overwrites(tiny_system, exp_dir):
     job = make_job(tiny_system, exp_dir)
     score_trials(job)

@@ -42,7 +42,7 @@ def test_seeds_are_one_system(systems, utt2spk):
     for path in systems:
         trials, scores = read_scores(path / "scores" / "pairs.score")
         rates.append(eer(scores, trials.labels))
-    assert (cosine.trials, cosine.norm, cosine.system, cosine.first) == ("pairs", "none", "other",
+    assert (cosine.trials, cosine.norm, cosine.system, cosine.first) == ("pairs", "cosine", "other",
                                                                          "first")
     assert cosine.difference.eers_a == pytest.approx(rates[1:])
     assert cosine.difference.eers_b == pytest.approx(rates[:1])
@@ -50,8 +50,20 @@ def test_seeds_are_one_system(systems, utt2spk):
     assert cosine.difference.eer_a == pytest.approx((rates[1] + rates[2]) / 2)
     assert rates[2] > rates[0]
     # The other seed was not normalised, so one of each system is left, and the two are the same.
-    assert (normed.norm, len(normed.difference.eers_a)) == ("asnorm", 1)
+    assert (normed.norm, len(normed.difference.eers_a)) == ("AS-norm", 1)
     assert normed.difference.low == normed.difference.high == 0
+
+
+def test_cohorts_of_several_sizes_are_no_seeds(tiny_system, systems, utt2spk):
+    """One training twice normalised is compared size by size, and not as two trainings."""
+    job = ScoringJob(systems[0], tiny_system.data("test"), tiny_system.trials, "train")
+    normalise_trials(job, tiny_system.data("train"), "asnorm", 2)
+    _, normed = compare_systems(systems, utt2spk)
+    assert normed.norm == "AS-norm (train, top 3)"
+    assert (len(normed.difference.eers_a), len(normed.difference.eers_b)) == (1, 1)
+    _, scores = read_scores(systems[0] / "scores" / "train_asnorm3_pairs.score")
+    trials, _ = read_scores(systems[0] / "scores" / "pairs.score")
+    assert normed.difference.eer_b == pytest.approx(eer(scores, trials.labels))
 
 
 def test_the_table(systems, utt2spk):

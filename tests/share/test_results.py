@@ -66,6 +66,22 @@ def test_page_of_one_system():
     assert "p_target 0.01, c_miss 1, c_fa 1" in page
 
 
+def test_every_cohort_size_has_its_line():
+    results = make_results()
+    results.rows.insert(2, replace(results.rows[1], eer=1.75, top_n=200))
+    lines = format_page([results]).splitlines()
+    rates = "[1.200, 1.800] / 0.150 | -"
+    assert f"| LAP-ASTP | 2.35 M | no | yes (train, top 300) | no | 1.250 {rates} |" in lines
+    assert f"| LAP-ASTP | 2.35 M | no | yes (train, top 200) | no | 1.750 {rates} |" in lines
+
+
+def test_seeds_with_cohorts_of_their_own_are_one_system():
+    systems = [make_results(1, rates=(1.0, 1.0)), make_results(2, rates=(1.0, 2.0))]
+    systems[1].rows[1] = replace(systems[1].rows[1], cohort="train_s2")
+    lines = format_page(systems).splitlines()
+    assert "| LAP-ASTP | mean of 2 | 2.35 M | no | yes | no | 1.500 ± 0.707 / 0.150 | - |" in lines
+
+
 def test_page_of_several_seeds_adds_their_mean():
     systems = [make_results(1, rates=(1.0, 2.0)), make_results(2, rates=(1.5, 2.0)),
                make_results(3, rates=(2.0, 2.0)), make_results(1, "WeightedSum-ASTP")]

@@ -12,7 +12,7 @@ import numpy as np
 
 from wespeaker_lap.data.datadir import load_data_dir
 from wespeaker_lap.data.trials import Trials, read_trials
-from wespeaker_lap.io.table import name_some, write_text
+from wespeaker_lap.io.table import name_some, read_lines, write_text
 from wespeaker_lap.io.vectors import write_vectors
 from wespeaker_lap.io.weights import check_weights
 from wespeaker_lap.score.asnorm import as_norm, s_norm
@@ -198,13 +198,29 @@ def _read_calibration(job: ScoringJob, cohort_dir: Path, top_n: int) -> Calibrat
 
 def _finish(job: ScoringJob, name: str, norm: str, listed: Trials, kept: np.ndarray,
             scores: np.ndarray, **about: object) -> ResultRow:
-    """Measure scores as they are written, and write everything about them."""
+    """Measure scores as they are written, and write everything about them.
+
+    Raises:
+        ValueError: the list of another set has left its scores under this name.
+    """
+    _check_name(job, name)
     trials, scores = listed.select(kept), scores.round(5)
     row = measure_row(job.name, norm, trials, scores, load_data_dir(job.data_dir).utt2spk, listed,
                       job.p_target, seed=job.seed, **about)
     write_scored(job.exp_dir / "scores", name, trials, scores, row, mean_set=job.mean_set,
                  data_dir=str(job.data_dir.resolve()))
     return row
+
+
+def _check_name(job: ScoringJob, name: str) -> None:
+    path = job.exp_dir / "scores" / f"{name}.json"
+    try:
+        written = Path(json.loads("\n".join(read_lines(path)))["data_dir"]).name
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return  # nothing there, or nothing worth keeping
+    if written != job.data_dir.name:
+        raise ValueError(f"{path}: scores of a list of {written}, which has the same name as this "
+                         f"one of {job.data_dir.name}; rename one list, or remove those scores")
 
 
 def write_scored(directory: Path, name: str, trials: Trials, scores: np.ndarray, row: ResultRow,

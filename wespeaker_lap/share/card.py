@@ -10,7 +10,7 @@ from wespeaker_lap.config import Config, EncoderFrontend
 from wespeaker_lap.io.facts import find_features, name_encoder
 from wespeaker_lap.score.evaluate import ResultRow
 from wespeaker_lap.score.operating import TITLES, OperatingPoint
-from wespeaker_lap.share.report import LABELS
+from wespeaker_lap.share.norms import LABELS
 from wespeaker_lap.share.results import Results
 
 NOT_STATED = "not stated"

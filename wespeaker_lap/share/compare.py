@@ -8,10 +8,10 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from wespeaker_lap.score.evaluate import NORMS
 from wespeaker_lap.score.paired import Difference, compare_eers
 from wespeaker_lap.score.scorefile import read_scores
-from wespeaker_lap.share.report import LABELS, read_scored
+from wespeaker_lap.share.norms import find_several, name_norm
+from wespeaker_lap.share.report import read_scored, to_row
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A system against the first one, on a trial list, with a normalisation; A is the system."""
+    """A system against the first one, on a trial list; A is the system.
+
+    `norm` is what the scores are called, see `norms.name_norm`.
+    """
 
     trials: str
     norm: str
@@ -50,23 +53,30 @@ def compare_systems(exp_dirs: Sequence[Path], utt2spk: Mapping[str, str]) -> lis
         ValueError: fewer than two systems, nothing in common, score files of other trials, or an
             utterance without a speaker.
     """
-    groups: dict[str, dict[tuple[str, str], list[Scored]]] = {}
-    for exp_dir in exp_dirs:
-        system, seed, rows = read_scored(exp_dir)
-        for row in rows:
-            key = (row["trials"], row["norm"])
-            groups.setdefault(system, {}).setdefault(key, []).append(
-                Scored(system, seed, Path(exp_dir) / "scores" / row["score_file"]))
+    groups = _group_scores(exp_dirs)
     first, *others = groups
     if not others:
         raise ValueError(f"only one system, {first}; give the folders of two or more")
     found = [_compare(groups[first][key], groups[other][key], key, utt2spk)
-             for key in sorted(groups[first], key=lambda key: (key[0], NORMS.index(key[1])))
-             for other in others if key in groups[other]]
+             for key in groups[first] for other in others if key in groups[other]]
     if not found:
         raise ValueError(f"{first} and {', '.join(others)} have no trial list in common that was "
                          f"scored with the same normalisation")
     return found
+
+
+def _group_scores(exp_dirs: Sequence[Path]) -> dict[str, dict[tuple[str, str], list[Scored]]]:
+    """System -> (trial list, what the scores are called), in a report's order -> its seeds."""
+    found = [read_scored(exp_dir) for exp_dir in exp_dirs]
+    rows = [[to_row(facts) for facts in scored] for _, _, scored in found]
+    several = find_several(rows)
+    groups: dict[str, dict[tuple[str, str], list[Scored]]] = {}
+    for exp_dir, (system, seed, scored), own in zip(exp_dirs, found, rows, strict=True):
+        for facts, row in zip(scored, own, strict=True):
+            key = (row.trials, name_norm(row, several))
+            groups.setdefault(system, {}).setdefault(key, []).append(
+                Scored(system, seed, Path(exp_dir) / "scores" / facts["score_file"]))
+    return groups
 
 
 def _compare(first: list[Scored], other: list[Scored], key: tuple[str, str],
@@ -100,12 +110,12 @@ def format_comparisons(comparisons: Sequence[Comparison]) -> str:
     for (trials, norm), group in groupby(comparisons, key=lambda one: (one.trials, one.norm)):
         rows = list(group)
         # The first system's seeds: those that have this normalisation, the same in every row.
-        lines.append([trials, LABELS[norm], rows[0].first,
+        lines.append([trials, norm, rows[0].first,
                       *_format_seeds(rows[0].difference.eers_b), "", "", ""])
         for one in rows:
             found = one.difference
             a, b, low, high = (100 * x for x in (found.eer_a, found.eer_b, found.low, found.high))
-            lines.append([trials, LABELS[norm], one.system, *_format_seeds(found.eers_a),
+            lines.append([trials, norm, one.system, *_format_seeds(found.eers_a),
                           f"{a - b:+.3f}", f"[{low:+.3f}, {high:+.3f}]",
                           "yes" if found.is_significant else "no"])
     resamples = ", ".join(dict.fromkeys(str(one.difference.num_resamples) for one in comparisons))

@@ -20,8 +20,9 @@ from wespeaker_lap.share.compare import Comparison, compare_systems
 from wespeaker_lap.share.curves import read_curves
 from wespeaker_lap.share.data_facts import measure_data
 from wespeaker_lap.share.layer_weights import read_layer_weights
+from wespeaker_lap.share.norms import find_several, name_norm
 from wespeaker_lap.share.page_figures import draw_curves, draw_dets, draw_scores, draw_weights
-from wespeaker_lap.share.report import LABELS, read_scored
+from wespeaker_lap.share.report import read_scored
 from wespeaker_lap.share.results import Results, read_results
 from wespeaker_lap.share.worst import WorstTrial, find_worst
 
@@ -93,15 +94,17 @@ def write_page(path: str | Path, exp_dirs: Sequence[Path], data_dirs: Sequence[P
         ValueError: files that cannot be read, `audio_dirs` with none of the worst trials, or as
             `compare.compare_systems`.
     """
-    systems = [_read_system(Path(exp_dir), name)
-               for exp_dir, name in zip(exp_dirs, _name_apart(exp_dirs), strict=True)]
+    found = [read_results(Path(exp_dir) / "results.json") for exp_dir in exp_dirs]
+    several = find_several(results.rows for results in found)
+    systems = [_read_system(Path(exp_dir), name, results, several) for exp_dir, name, results
+               in zip(exp_dirs, _name_apart(exp_dirs), found, strict=True)]
     sets = {data_dir: load_data_dir(data_dir) for data_dir in (*data_dirs, *audio_dirs)}
     speakers = {utt: spk for data in sets.values() for utt, spk in data.utt2spk.items()}
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                            lstrip_blocks=True, undefined=StrictUndefined
                            ).get_template("report.html")
     text = template.render(
-        systems=systems, labels=LABELS, seed_means=_average_seeds(systems),
+        systems=systems, seed_means=_average_seeds(systems),
         comparisons=_compare(exp_dirs, systems, speakers), dets=draw_dets(systems),
         histograms=draw_scores(systems), curves=draw_curves(systems),
         weights=draw_weights(systems), data=[measure_data(data) for data in sets.values()],
@@ -116,25 +119,24 @@ def _name_apart(exp_dirs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(exp_dir) for exp_dir in exp_dirs]
 
 
-def _read_system(exp_dir: Path, name: str) -> System:
-    results = read_results(exp_dir / "results.json")
+def _read_system(exp_dir: Path, name: str, results: Results, several: set[str]) -> System:
     _, _, scored = read_scored(exp_dir)
     if [(row["trials"], row["norm"]) for row in scored] != [(row.trials, row.norm)
                                                             for row in results.rows]:
         raise ValueError(f"{exp_dir}/results.json has other rows than {exp_dir}/scores; report "
                          f"{exp_dir} again")
-    lists = [_read_list(exp_dir / "scores" / one["score_file"], row)
+    lists = [_read_list(exp_dir / "scores" / one["score_file"], row, name_norm(row, several))
              for one, row in zip(scored, results.rows, strict=True)]
     return System(name, results, lists, load_facts(exp_dir),
                   "\n".join(read_lines(exp_dir / "config.yaml")), read_commands(exp_dir),
                   read_curves(exp_dir), read_layer_weights(exp_dir))
 
 
-def _read_list(path: Path, row: ResultRow) -> ScoredList:
+def _read_list(path: Path, row: ResultRow, norm: str) -> ScoredList:
     trials, scores = read_scores(path)
     nontargets, targets = find_worst(trials, scores)
     threshold = min_dcf_threshold(scores, trials.labels, row.p_target)
-    return ScoredList(row, LABELS[row.norm], scores, trials.labels,
+    return ScoredList(row, norm, scores, trials.labels,
                       threshold if np.isfinite(threshold) else None,
                       {"Non-target trials of highest score": nontargets,
                        "Target trials of lowest score": targets})
@@ -159,7 +161,7 @@ def _compare(exp_dirs: Sequence[Path], systems: Sequence[System],
     lists: dict[str, set[tuple[str, str]]] = {}
     for system in systems:
         lists.setdefault(system.results.system, set()).update(
-            (one.row.trials, one.row.norm) for one in system.lists)
+            (one.row.trials, one.norm) for one in system.lists)
     first, *others = lists.values()
     if not speakers or not any(first & other for other in others):
         return []

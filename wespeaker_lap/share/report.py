@@ -9,10 +9,9 @@ from wespeaker_lap.io.table import read_lines, write_text
 from wespeaker_lap.score.evaluate import NORMS, ResultRow
 from wespeaker_lap.score.scorefile import read_scores
 from wespeaker_lap.share.cost import read_cost
+from wespeaker_lap.share.norms import find_several, name_norm
 from wespeaker_lap.share.plots import plot_det, plot_histogram
 from wespeaker_lap.share.results import Results, format_page, read_results, write_results
-
-LABELS = {"none": "cosine", "snorm": "S-norm", "asnorm": "AS-norm", "qmf": "calibrated"}
 
 
 def write_report(exp_dir: str | Path) -> Path:
@@ -31,9 +30,9 @@ def write_report(exp_dir: str | Path) -> Path:
     exp_dir = Path(exp_dir)
     facts = load_facts(exp_dir)
     system, seed, scored = read_scored(exp_dir)
-    plots = _draw(exp_dir, scored)
+    rows = [to_row(facts) for facts in scored]
+    plots = _draw(exp_dir, scored, rows)
     mean_set = scored[0]["mean_set"]
-    rows = [_to_row(row) for row in scored]
     results = Results(system=system, seed=seed, rows=rows,
                       encoder=name_encoder(facts), params=facts["num_params"],
                       large_margin=_has_larger_margin(exp_dir, facts),
@@ -86,28 +85,29 @@ def _read_metrics(path: Path) -> dict:
     """Read the metrics that stand beside a score file."""
     try:
         facts = json.loads("\n".join(read_lines(path)))
-        _to_row(facts)  # complains about whatever is missing
+        to_row(facts)  # complains about whatever is missing
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not the metrics of a score file ({error}); remove it and score "
                          f"the list again") from error
     return facts
 
 
-def _to_row(facts: dict) -> ResultRow:
+def to_row(facts: dict) -> ResultRow:
+    """What was measured of a score file, from the metrics of `read_scored`."""
     own = dict(facts)
     del own["score_file"], own["mean_set"]
     own.pop("data_dir", None)  # not noted by earlier versions; `pack` asks for it
     return ResultRow(**{**own, "eer_ci": tuple(own["eer_ci"])})
 
 
-def _draw(exp_dir: Path, scored: list[dict]) -> dict[str, str]:
+def _draw(exp_dir: Path, scored: list[dict], rows: list[ResultRow]) -> dict[str, str]:
     """Draw all systems' DET curves and each one's histogram; title -> file."""
     curves, plots = {}, {"DET curves": "det.png"}
-    for row in scored:
-        trials, scores = read_scores(exp_dir / "scores" / row["score_file"])
-        title = f"{row['trials']}, {LABELS[row['norm']]}"
+    for facts, row in zip(scored, rows, strict=True):
+        trials, scores = read_scores(exp_dir / "scores" / facts["score_file"])
+        title = f"{row.trials}, {name_norm(row, find_several([rows]))}"
         curves[title] = (scores, trials.labels)
-        file = f"histogram_{Path(row['score_file']).stem}.png"
+        file = f"histogram_{Path(facts['score_file']).stem}.png"
         plot_histogram(exp_dir / file, scores, trials.labels, title)
         plots[f"Scores: {title}"] = file
     plot_det(exp_dir / "det.png", curves, exp_dir.name)

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from wespeaker_lap.io.table import write_text
 from wespeaker_lap.score.evaluate import NORMS, SECOND_P_TARGET, ResultRow
 from wespeaker_lap.share.cost import format_costs
+from wespeaker_lap.share.norms import find_several, name_way
 
 PACKAGES = ("wespeaker_lap", "torch", "torchaudio", "numpy")
 
@@ -185,8 +186,9 @@ def _format_table(systems: Sequence[Results]) -> str:
     has_seeds = len({results.seed for results in systems}) > 1
     heads = ["Model", "Seed", "Params", "LM", "AS-Norm", "QMF", *lists]
     lines = [heads, ["---"] * len(heads)]
-    for (system, params, large_margin, norm), runs in _group_rows(systems).items():
-        marks = [f"{params / 1e6:.2f} M", "yes" if large_margin else "no", *_mark_norm(norm)]
+    for (system, params, large_margin, norm, way), runs in _group_rows(systems).items():
+        marks = [f"{params / 1e6:.2f} M", "yes" if large_margin else "no",
+                 *_mark_norm(norm, way)]
         for seed, rows in runs:
             cells = [_format_cell([rows[name]] if name in rows else []) for name in lists]
             lines.append([system, str(seed), *marks, *cells])
@@ -203,21 +205,25 @@ def _group_rows(systems: Sequence[Results]) -> dict[tuple, list[tuple[int, dict[
     """Put the seeds of a system together.
 
     Returns:
-        (system, params, large_margin, norm) -> the seeds, each with its rows by trial list.
+        (system, params, large_margin, norm, its way where there are several) -> the seeds, each
+        with its rows by trial list.
     """
+    several = find_several(results.rows for results in systems)
     groups: dict[tuple, list[tuple[int, dict[str, ResultRow]]]] = {}
     for results in systems:
-        for norm in NORMS:
-            rows = {row.trials: row for row in results.rows if row.norm == norm}
-            key = (results.system, results.params, results.large_margin, norm)
-            if rows:
-                groups.setdefault(key, []).append((results.seed, rows))
+        rows: dict[tuple[str, str], dict[str, ResultRow]] = {}
+        for row in results.rows:
+            rows.setdefault((row.norm, name_way(row, several)), {})[row.trials] = row
+        for norm, way in sorted(rows, key=lambda key: NORMS.index(key[0])):
+            key = (results.system, results.params, results.large_margin, norm, way)
+            groups.setdefault(key, []).append((results.seed, rows[norm, way]))
     return groups
 
 
-def _mark_norm(norm: str) -> list[str]:
+def _mark_norm(norm: str, way: str) -> list[str]:
     """What stands in the columns AS-Norm and QMF."""
-    return [{"none": "no", "snorm": "S-norm"}.get(norm, "yes"), "yes" if norm == "qmf" else "no"]
+    mark = {"none": "no", "snorm": "S-norm"}.get(norm, "yes")
+    return [f"{mark} ({way})" if way else mark, "yes" if norm == "qmf" else "no"]
 
 
 def _format_cell(rows: Sequence[ResultRow]) -> str:
@@ -236,7 +242,7 @@ def _format_costs(systems: Sequence[Results]) -> list[str]:
     heads = ["Model", "Seed", "AS-Norm", "QMF", "List", f"minDCF ({SECOND_P_TARGET:g})", "Cllr",
              "min Cllr"]
     lines = [heads, ["---"] * len(heads)]
-    for (system, _, _, norm), runs in _group_rows(systems).items():
+    for (system, _, _, norm, way), runs in _group_rows(systems).items():
         for name in dict.fromkeys(name for _, rows in runs for name in rows):
             found = [(str(seed), [rows[name]]) for seed, rows in runs if name in rows]
             if len(found) > 1:
@@ -245,7 +251,7 @@ def _format_costs(systems: Sequence[Results]) -> list[str]:
                 costs = [_mean_cost([getattr(row, cost) for row in rows])
                          for cost in ("min_dcf_05", "cllr", "min_cllr")]
                 if set(costs) != {"-"}:
-                    lines.append([system, seed, *_mark_norm(norm), name, *costs])
+                    lines.append([system, seed, *_mark_norm(norm, way), name, *costs])
     if len(lines) == 2:
         return []
     return ["## Other costs\n", "".join(f"| {' | '.join(line)} |\n" for line in lines),

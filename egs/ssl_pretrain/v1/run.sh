@@ -48,7 +48,7 @@ for ITEM in $overrides ${seed:+"seed=$seed"}; do CONFIG+=(--set "$ITEM"); done
 # A mistake in the configuration ends the recipe here, before any work.
 "$PYTHON" -m wespeaker_lap show-config --pretraining "${CONFIG[@]}" >/dev/null
 select_gpus "$gpus"
-: "${nj:=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}"
+: "${nj:=$(count_cores)}"
 : "${nproc:=$((num_gpus > 0 ? num_gpus : 1))}"
 : "${exp_dir:=exp/$(basename "$config" .yaml)${seed:+-seed$seed}}"
 
