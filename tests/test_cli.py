@@ -52,6 +52,8 @@ def test_the_list_of_verbs(lap, args):
     (("audit-data", "x", "--njj", "2"), "No such option"),
     (("audit-data", "x", "--nj", "two"), "--nj"),
     (("make-trials", "x"), "--out"),
+    (("norm-scores", "a", "b", "--trials", "c", "--cohort", "d", "--top-n", "0"), "equal to 2"),
+    (("check-model", "a", "b", "--num", "0"), "equal to 1"),
     (("average-model", "a", "b"), "unexpected extra argument"),
 ])
 def test_a_wrong_call_exits_2(lap, args, message):

@@ -79,6 +79,8 @@ def test_it_is_frozen():
      "distill, train, score"),
     ("train.batch_size=lots", "train.batch_size: Input should be a valid integer"),
     ("train.lr=0", "train.lr: Input should be greater than 0 (got 0)"),
+    ("train.lr=on", "train: true and false (yes, no, on, off) are no values of lr"),
+    ("seed=no", "true and false (yes, no, on, off) are no values of seed"),
     ("train.lr=.inf", "train.lr: Input should be a finite number (got inf)"),
     ("train.lr=", "train.lr: Input should be a valid number (got None)"),
     ("features.codec=int3", "features.codec: Input should be 'float16', 'float32' or 'int8' (got"),

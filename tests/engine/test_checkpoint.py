@@ -38,12 +38,13 @@ def test_the_mean_of_the_last_epochs_by_hand(tmp_path):
     assert mean["net.norm.num_batches_tracked"].dtype == torch.int64
 
 
-def test_means_of_many_random_tensors_against_float64(tmp_path):
+def test_means_of_many_random_tensors_against_float64(tmp_path, caplog):
     rng = np.random.default_rng(0)
     arrays = rng.normal(size=(5, 4, 3)).astype(np.float32)
     for epoch, array in enumerate(arrays, 1):
         write_epoch(tmp_path, epoch, weight=torch.from_numpy(array))
     assert len(checkpoint.average_epochs(tmp_path, 99)) == 5
+    assert "averaging all 5 epochs on disk, for want of 99; train.keep_epochs says" in caplog.text
     mean = checkpoint.load_tensors(tmp_path / "models" / "avg_model.safetensors")
     np.testing.assert_allclose(mean["weight"], arrays.astype(np.float64).mean(0), rtol=1e-6,
                                atol=1e-7)

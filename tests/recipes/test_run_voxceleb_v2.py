@@ -23,7 +23,8 @@ def test_it_does_not_prepare_data(tmp_path: Path) -> None:
     recipe = Recipe(SCRIPT, tmp_path)
     told = recipe.fail("--stage", "1")
     assert "bash ../v1/run.sh --stop_stage 1" in told
-    assert f"{recipe.data}/vox2_dev/wav.scp: no such file" in recipe.fail("--stop_stage", "2")
+    assert f"{recipe.data}/vox2_dev/wav.scp: no such file" in recipe.fail(
+        "--stop_stage", "2", "--nj", "1")
 
 
 def test_students_learn_from_a_configuration_of_v1() -> None:

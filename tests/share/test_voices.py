@@ -1,6 +1,7 @@
 """Decisions about voices: in Python and on the command line, with the exit codes of both."""
 
 import json
+import math
 
 import kaldiio
 import numpy as np
@@ -40,6 +41,8 @@ def test_a_decision_by_hand(scored, model, voices):
     assert (plain.decision, plain.threshold_source) == ("accepted", "given by the caller")
     assert plain.score == pytest.approx(cosine, abs=1e-5)
     assert model.verify(a, b, threshold=cosine + 0.01).decision == "rejected"
+    with pytest.raises(ValueError, match="want a threshold that is a number, got nan"):
+        model.verify(a, b, threshold=math.nan)
 
 
 def test_warnings(model, voices, tmp_path):

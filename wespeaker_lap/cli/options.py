@@ -11,6 +11,8 @@ SetOption = Annotated[list[str] | None,
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 MissingOption = Annotated[str, typer.Option(help="trials without embeddings: error or skip")]
 CohortOption = Annotated[Path, typer.Option(help="data directory of the cohort")]
+TopOption = Annotated[int | None, typer.Option(
+    min=2, help="cohort speakers that count in AS-norm; else as configured")]
 JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
 PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
 NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, to augment with; paths "

@@ -12,6 +12,7 @@ from wespeaker_lap.cli.options import (
     DeviceOption,
     ExpArg,
     MissingOption,
+    TopOption,
     load_experiment,
 )
 from wespeaker_lap.io.commands import note_command
@@ -29,7 +30,7 @@ def score(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()
 def norm_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
                 cohort: CohortOption,
                 method: Annotated[str, typer.Option(help="asnorm or snorm")] = "asnorm",
-                top_n: int | None = None, missing: MissingOption = "error") -> None:
+                top_n: TopOption = None, missing: MissingOption = "error") -> None:
     """Normalise the scores of a trial list with a cohort of speaker means (stage 6)."""
     from wespeaker_lap.score.stages import normalise_trials
     settings, _ = load_experiment(exp_dir)
@@ -44,7 +45,7 @@ def train_calibration(
             help="data directory of the speakers to learn from")],
         cohort: CohortOption, feats: Annotated[Path | None, typer.Option(
             help="its feature store; without, features are computed")] = None,
-        top_n: int | None = None, num_trials: Annotated[int, typer.Option(min=2)] = 30_000,
+        top_n: TopOption = None, num_trials: Annotated[int, typer.Option(min=2)] = 30_000,
         crop_seconds: Annotated[list[float], typer.Option(
             help="cut to, besides whole utterances; repeatable")] = (2.0, 4.0),
         seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -60,7 +61,7 @@ def train_calibration(
 
 
 def calibrate_scores(exp_dir: ExpArg, data: DataArg, trials: Annotated[Path, typer.Option()],
-                     cohort: CohortOption, top_n: int | None = None,
+                     cohort: CohortOption, top_n: TopOption = None,
                      missing: MissingOption = "error") -> None:
     """Calibrated log-likelihood ratios of a trial list (stage 7)."""
     from wespeaker_lap.score.stages import calibrate_trials

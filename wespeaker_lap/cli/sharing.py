@@ -20,7 +20,7 @@ def pack(exp_dir: ExpArg,
          tar: Annotated[bool, typer.Option("--tar", help="write OUT.tar, not a folder")] = False,
          code_license: LicenceOption = "Apache-2.0", encoder_license: LicenceOption = "not stated",
          data_license: LicenceOption = "not stated", data: DataOption = None,
-         num: Annotated[int, typer.Option(help="trials to compute again")] = 20,
+         num: Annotated[int, typer.Option(min=1, help="trials to compute again")] = 20,
          device: DeviceOption = "cpu") -> None:
     """Pack a trained system, checked in a process of its own (stage 8)."""
     from wespeaker_lap.share.card import Licences
@@ -31,7 +31,7 @@ def pack(exp_dir: ExpArg,
 
 
 def check_model(model: ModelArg, exp_dir: ExpArg, data: DataOption = None,
-                num: Annotated[int, typer.Option(help="trials to compute again")] = 20,
+                num: Annotated[int, typer.Option(min=1, help="trials to compute again")] = 20,
                 encoder: EncoderOption = None, device: DeviceOption = "cpu") -> None:
     """Compute scores of an experiment again, from the recordings; fails where they differ."""
     from wespeaker_lap import load_model

@@ -201,6 +201,9 @@ def choose_weights(exp_dir: Path, num_avg: int, select: str) -> list[Path]:
         raise FileNotFoundError(f"{exp_dir}/models: no epoch_*.safetensors to average; run stage 3")
     if select == "best":
         return _choose_best(exp_dir, paths, num_avg)
+    if len(paths) < num_avg:
+        logging.warning("%s/models: averaging all %d epochs on disk, for want of %d; "
+                        "train.keep_epochs says how many stay", exp_dir, len(paths), num_avg)
     return paths[-num_avg:]
 
 

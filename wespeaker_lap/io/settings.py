@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from wespeaker_lap.io.yamlfile import parse_yaml, read_yaml
 
@@ -18,6 +18,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False,
                               protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, written: Any) -> Any:
+        """YAML reads `yes` and `on` as true, and Python counts true as 1."""
+        wrong = [key for key, value in written.items() if isinstance(value, bool)
+                 and key in cls.model_fields and cls.model_fields[key].annotation is not bool
+                 ] if isinstance(written, dict) else []
+        if wrong:
+            raise ValueError(f"true and false (yes, no, on, off) are no values of "
+                             f"{', '.join(wrong)}")
+        return written
 
 
 Settings = TypeVar("Settings", bound=Section)

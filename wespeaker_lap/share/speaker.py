@@ -163,7 +163,8 @@ class SpeakerModel:
             threshold: one of your own, on cosines where `norm` is None.
 
         Raises:
-            ValueError: no such operating point, or samples of another type or shape.
+            ValueError: no such operating point, a threshold that is no number, or samples of
+                another type or shape.
         """
         chosen = self._choose(point, norm, trials, threshold)
         recordings = [self.inspect(a), self.inspect(b)]
@@ -177,6 +178,8 @@ class SpeakerModel:
     def _choose(self, point: str, norm: str | None, trials: str | None,
                 threshold: float | None) -> Threshold:
         if threshold is not None:
+            if not np.isfinite(threshold):
+                raise ValueError(f"want a threshold that is a number, got {threshold}")
             return Threshold(float(threshold), "given by the caller", norm or "none")
         return take_threshold(choose_point(self.find_points(), point, norm, trials))
 
