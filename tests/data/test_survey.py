@@ -109,6 +109,15 @@ def test_other_settings_measure_anew(folder):
     assert decoded == ["a", "b", "c"] and found["a"].reason.startswith("too short")
 
 
+def test_other_checks_measure_anew(folder, monkeypatch):
+    root, paths, decoded = folder
+    survey(paths, root / "cache.jsonl")
+    decoded.clear()
+    monkeypatch.setattr(surveying, "CHECKS", surveying.CHECKS + 1)
+    survey(paths, root / "cache.jsonl")
+    assert decoded == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("cut", [0, 10, 60, 200, -5, -1])
 def test_a_cache_that_was_cut_or_is_none(folder, cut):
     root, paths, _ = folder

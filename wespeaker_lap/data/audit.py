@@ -11,6 +11,7 @@ from tqdm import tqdm
 from wespeaker_lap.data.datadir import load_data_dir, write_data_dir
 from wespeaker_lap.data.pool import open_pool
 from wespeaker_lap.io.audio import AudioError, AudioInfo, read_audio, read_info
+from wespeaker_lap.io.riff import refuse_cut_wav
 from wespeaker_lap.io.table import invert, name_some, read_lines, write_table, write_text
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it a recording holds nothing but rounding noise
@@ -57,6 +58,7 @@ def inspect_recording(path: str, sample_rate: int, min_seconds: float) -> Findin
     """
     try:
         info = read_info(path)
+        refuse_cut_wav(path)
         samples = read_audio(path, sample_rate)
     except AudioError as error:
         return Finding(reason=str(error).removeprefix(f"{path}: "))

@@ -18,11 +18,13 @@ from tqdm import tqdm
 from wespeaker_lap.data.audit import judge_samples
 from wespeaker_lap.data.pool import open_pool
 from wespeaker_lap.io.audio import AudioError, read_audio, read_info
+from wespeaker_lap.io.riff import refuse_cut_wav
 from wespeaker_lap.io.table import naming, read_lines, write_text
 
 FRAME_SECONDS = 0.025
 QUIET_DB = -40.0  # a frame this much below the loudest one holds no speech
 FULL_SCALE = 0.999
+CHECKS = 2  # of recordings; where they change, a cache of former ones is measured anew
 CLIPPED_RUN = 3  # samples in a row at full scale: one or two may be a peak that just fits
 
 
@@ -59,6 +61,7 @@ def measure_recording(path: str, sample_rate: int, min_seconds: float) -> Measur
     """
     try:
         info = read_info(path)
+        refuse_cut_wav(path)
         samples = read_audio(path, sample_rate)
         # Resampling rounds clipped peaks off, so they are looked for as they were recorded.
         native = samples if info.sample_rate == sample_rate else read_audio(path, info.sample_rate)
@@ -119,7 +122,7 @@ def survey(paths: Mapping[str, str], cache: str | Path, sample_rate: int = 16000
     Returns:
         Name -> what it is, in the order of `paths`.
     """
-    settings = {"sample_rate": sample_rate, "min_seconds": min_seconds}
+    settings = {"sample_rate": sample_rate, "min_seconds": min_seconds, "checks": CHECKS}
     keys = {name: f"{path} {_stamp(path)}" for name, path in paths.items()}
     # What could not be used is looked at again: it may have been mended, or its disk was away.
     known = {key: found for key, found in _read_cache(Path(cache), settings).items()

@@ -7,6 +7,7 @@ import numpy as np
 
 from wespeaker_lap.data.audit import SILENCE_PEAK
 from wespeaker_lap.io.audio import AudioError, read_audio, read_info
+from wespeaker_lap.io.riff import refuse_cut_wav
 
 STATUSES = ("ok", "missing", "broken", "silent", "short")
 MIN_SPEECH_SECONDS = 2.0  # below it, errors are well above those that thresholds were measured at
@@ -54,6 +55,7 @@ def read_recording(audio: str | Path | np.ndarray, sample_rate: int,
         if isinstance(audio, str | Path):
             name = str(audio)
             rate = read_info(audio).sample_rate
+            refuse_cut_wav(audio)
             samples = read_audio(audio, sample_rate)
             if rate != sample_rate:
                 lost = f", so nothing above {rate // 2} Hz is in it" if rate < sample_rate else ""
