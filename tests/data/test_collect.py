@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import soundfile
 
 from wespeaker_lap.data.collect import find_recordings, make_ids
 
@@ -24,11 +25,38 @@ def test_every_kind_at_every_depth(tmp_path):
     assert found.rejects == {} and found.path("b/1.wav") == str(tmp_path.resolve() / "b/1.wav")
 
 
+def record(root, *names):
+    plant(root, *names)
+    for name in names:
+        soundfile.write(root / name, [0.1, -0.1] * 800, 16000)
+    return root
+
+
 def test_one_format_of_a_recording_is_kept(tmp_path):
-    found = find_recordings(plant(tmp_path, "a/1.mp3", "a/1.flac", "a/1.M4A", "b/1.mp3"))
+    plant(record(tmp_path, "a/1.mp3", "a/1.flac", "b/1.mp3"), "a/1.M4A")
+    found = find_recordings(tmp_path)
     assert found.names == ["a/1.flac", "b/1.mp3"]
     reason = "another format of one that is kept (a/1.flac)"
     assert found.rejects == {"a/1.mp3": reason, "a/1.M4A": reason}
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_of_several_formats_one_that_can_be_decoded_is_kept(tmp_path, num_jobs):
+    root = record(tmp_path, "a/1.flac", "a/1.ogg", "a/3.wav", "a/3.flac", "a/4.flac")
+    plant(root, "a/2.wav", "a/2.m4a", "a/4.wav", "a/5.flac", "a/5.mp3")
+    (root / "a" / "1.wav").touch()
+    with open(root / "a" / "3.wav", "r+b") as file:
+        file.truncate(1044)  # of 3244
+    with open(root / "a" / "4.flac", "r+b") as file:
+        file.truncate(100)  # its header is whole
+    found = find_recordings(root, num_jobs)
+    # of 4 and 5 nothing can be decoded, which is told later of the one that is kept
+    assert found.names == ["a/1.flac", "a/2.m4a", "a/3.flac", "a/4.wav", "a/5.flac"]
+    assert {name: reason.split(" (")[0] for name, reason in found.rejects.items()} == {
+        "a/1.wav": "not readable as audio", "a/2.wav": "not readable as audio",
+        "a/3.wav": "cut short", "a/5.mp3": "not readable as audio",
+        "a/1.ogg": "another format of one that is kept", "a/4.flac": "broken audio"}
+    assert found.rejects["a/1.ogg"].endswith("(a/1.flac)")
 
 
 def test_names_that_no_table_can_hold(tmp_path):

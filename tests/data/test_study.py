@@ -162,6 +162,16 @@ def test_what_cannot_be_used(make, tmp_path, voices):
     assert "warning: 2 recordings left out: lies in no speaker's folder" in done.log
 
 
+def test_what_an_interrupted_conversion_left_does_not_stand_in_the_way(make, tmp_path, voices):
+    (voices / "s 1" / "1.wav").touch()  # beside 1.flac
+    assert make().code == 0
+    (utt, (name, reason)), = rejects(tmp_path).items()
+    assert (utt, name) == ("-", "1.wav") and reason.startswith("not readable as audio")
+    kept = {utt: path for name in ("train", "valid", "test")
+            for utt, path in load_data_dir(tmp_path / "data" / name).wavs.items()}
+    assert len(kept) == 30 and kept["s_1-1"] == str(voices.resolve() / "s 1" / "1.flac")
+
+
 def test_what_sounds_odd_is_told(make, voices):
     write_wav(voices / "s 1" / "loud.wav", np.sign(np.sin(np.arange(16000) / 9)))
     half = 0.1 * np.random.default_rng(5).uniform(-1, 1, 16000)

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-# Better first: of recordings that differ in their ending alone, the first kind is kept.
+from wespeaker_lap.data.pool import open_pool
+from wespeaker_lap.io.audio import AudioError, read_audio, read_info
+from wespeaker_lap.io.riff import refuse_cut_wav
+
+# Better first: of recordings that differ in their ending alone, the first one is kept that can be
+# decoded.
 READ_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # libsndfile reads them
 CONVERT_SUFFIXES = (".m4a", ".aac", ".mp4")  # ffmpeg makes wavs of them
 SUFFIXES = READ_SUFFIXES + CONVERT_SUFFIXES
@@ -34,13 +39,14 @@ class Found:
         return f"{self.root}/{name}"
 
 
-def find_recordings(root: str | Path) -> Found:
+def find_recordings(root: str | Path, num_jobs: int = 1) -> Found:
     """Find all recordings below a folder, at any depth; linked folders are followed, once each.
 
     Hidden files and folders are passed over: half-written files, and what macOS leaves in archives.
 
     Args:
         root: the folder. Nothing in it is changed.
+        num_jobs: processes, which decode recordings that are there in several formats.
 
     Raises:
         FileNotFoundError: no such folder, or no recordings in it.
@@ -62,7 +68,7 @@ def find_recordings(root: str | Path) -> Found:
         raise FileNotFoundError(f"{root}: no recordings ({', '.join(SUFFIXES)}) that can be used; "
                                 f"{len(rejects)} with unusable names; other files: "
                                 f"{seen or 'none'}")
-    kept, copies = _drop_other_formats(sorted(names))
+    kept, copies = _drop_other_formats(str(root), sorted(names), num_jobs)
     return Found(root, kept, rejects | copies, dict(others.most_common()))
 
 
@@ -93,14 +99,46 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def _drop_other_formats(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Of `a.wav` and `a.mp3` in one folder, which are taken for one recording, keep the wav."""
-    best: dict[str, str] = {}
+def _drop_other_formats(root: str, names: Sequence[str],
+                        num_jobs: int) -> tuple[list[str], dict[str, str]]:
+    """Of `a.wav` and `a.mp3` in one folder, which are taken for one recording, keep the wav, but
+    the mp3 where the wav cannot be decoded, and the wav again where neither can."""
+    groups: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: (_rank(name), name)):
-        best.setdefault(_stem(name), name)
-    dropped = {name: f"another format of one that is kept ({best[_stem(name)]})" for name in names
-               if best[_stem(name)] != name}
+        groups.setdefault(_stem(name), []).append(name)
+    several = [own for own in groups.values() if len(own) > 1]
+    dropped: dict[str, str] = {}
+    for own, reasons in zip(several, _try_all(root, several, num_jobs), strict=True):
+        best = own[len(reasons) % len(own)]
+        other = f"another format of one that is kept ({best})"
+        reasons += [other] * (len(own) - len(reasons))
+        dropped |= {name: reason for name, reason in zip(own, reasons, strict=True)
+                    if name != best}
     return [name for name in names if name not in dropped], dropped
+
+
+def _try_all(root: str, groups: Sequence[Sequence[str]], num_jobs: int) -> list[list[str]]:
+    paths = [[f"{root}/{name}" for name in own] for own in groups]
+    if num_jobs <= 1 or len(paths) < 2:
+        return [_try_formats(own) for own in paths]
+    with open_pool(num_jobs) as pool:
+        return pool.map(_try_formats, paths)
+
+
+def _try_formats(paths: Sequence[str]) -> list[str]:
+    """Why those before the first one that can be decoded cannot; what ffmpeg reads is trusted."""
+    reasons = []
+    for path in paths:
+        if path.lower().endswith(CONVERT_SUFFIXES):
+            break
+        try:
+            info = read_info(path)
+            refuse_cut_wav(path)
+            read_audio(path, info.sample_rate)
+            break
+        except AudioError as error:
+            reasons.append(str(error).removeprefix(f"{path}: "))
+    return reasons
 
 
 def _rank(name: str) -> int:

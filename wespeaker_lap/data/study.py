@@ -34,7 +34,7 @@ def study_corpus(wishes: Wishes) -> Corpus:
         ValueError: wishes that cannot be met, see `naming.name_speakers`.
     """
     check_folders(wishes)
-    found = find_recordings(wishes.wav_dir)
+    found = find_recordings(wishes.wav_dir, wishes.num_jobs)
     named = name_speakers(found.names, wishes.spk_from, wishes.regex, wishes.table, found.root)
     ids = make_ids(found.names)
     logging.info("%s: %d recordings, %d with a speaker (%d speakers)", found.root,
