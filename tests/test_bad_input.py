@@ -112,6 +112,15 @@ def test_duplicate_ids(lap, data, table):
     assert snapshot(data) == before
 
 
+def test_tables_that_begin_with_a_byte_order_mark(lap, data):
+    utts = set(load_data_dir(data).wavs)
+    for table in ("wav.scp", "utt2spk", "spk2utt"):
+        (data / table).write_bytes(b"\xef\xbb\xbf" + (data / table).read_bytes())
+    assert lap("audit-data", data).code == 0
+    loaded = load_data_dir(data)
+    assert loaded.wavs.keys() == loaded.utt2spk.keys() == loaded.durations.keys() == utts
+
+
 def test_a_recording_given_twice(lap, tiny_system, tmp_path):
     path = next(iter(load_data_dir(tiny_system.data("test")).wavs.values()))
     done = lap("embed", tiny_system.exp_dir, path, path, "--out", tmp_path / "new")

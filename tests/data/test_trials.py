@@ -25,6 +25,7 @@ def as_rows(trials):
 
 
 @pytest.mark.parametrize("text", [KALDI, VOXCELEB, VOXCELEB.replace("\n", "\r\n"),
+                                  "\ufeff" + KALDI, "\ufeff" + VOXCELEB,
                                   KALDI.rstrip("\n"), KALDI.replace(" ", "\t") + "\n\n"])
 @pytest.mark.parametrize("name", ["list.txt", "list.txt.gz"])
 def test_both_styles_read_alike(tmp_path, text, name):

@@ -30,6 +30,9 @@ def names_in(folder):
     (b"a 1\r\nb 2\r\n", ["a 1", "b 2"]),
     ("é 1\n中 2\n".encode(), ["é 1", "中 2"]),
     ("a x\u2028y\n".encode(), ["a x\u2028y"]),  # only a newline ends a line
+    (b"\xef\xbb\xbfa 1\nb 2\n", ["a 1", "b 2"]),  # a byte order mark
+    (b"a 1\n\xef\xbb\xbfb 2\n", ["a 1", "\ufeffb 2"]),  # elsewhere it is none
+    (b"\xef\xbb\xbf", []),
 ])
 @pytest.mark.parametrize("name", ["table", "table.gz"])
 def test_lines(tmp_path, data, lines, name):

@@ -164,9 +164,8 @@ def read_rows(path: str | Path) -> list[Row]:
     lines = read_lines(path)
     if len(lines) < 2:
         raise ValueError(f"{path}: want a line with the names of the columns and lines below it")
-    head = lines[0].removeprefix("\ufeff")  # Excel writes one
-    separator = max("\t;,", key=head.count)
-    reader = csv.reader([head, *lines[1:]], delimiter=separator)
+    separator = max("\t;,", key=lines[0].count)
+    reader = csv.reader(lines, delimiter=separator)
     rows, columns = [], []
     try:
         for fields in reader:

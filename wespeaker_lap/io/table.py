@@ -19,7 +19,8 @@ def read_lines(path: str | Path) -> list[str]:
         path: the file.
 
     Returns:
-        The lines, empty ones included; a trailing newline adds none.
+        The lines, empty ones included; a trailing newline adds none. A byte order mark at the
+        beginning is not part of the first one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -34,7 +35,7 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         if path.suffix == ".gz":
             data = gzip.decompress(data)
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # editors on Windows begin files with a mark
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as UTF-8 text ({error})") from error
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
