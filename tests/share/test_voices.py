@@ -2,12 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import kaldiio
 import numpy as np
 import pytest
 import soundfile
-from checks import snapshot
+from checks import assert_refused, snapshot
 
 from wespeaker_lap import load_model
 from wespeaker_lap.frontends.selection import Selection
@@ -237,6 +238,22 @@ def test_a_table_of_recordings(lap, model, scored, test_wavs, bad, tmp_path):
         embed_wavs(model, {"a": bad["silent"]}, out, unusable="skip")
     with pytest.raises(ValueError, match="want unusable error or skip, got 'ignore'"):
         embed_wavs(model, test_wavs, out, unusable="ignore")
+
+
+def test_ids_with_blanks_are_refused_before_anything_is_embedded(lap, scored, test_wavs, tmp_path,
+                                                                 monkeypatch):
+    paths = [tmp_path / "a b.wav", tmp_path / "c.wav"]
+    for path, source in zip(paths, test_wavs.values(), strict=False):
+        path.write_bytes(Path(source).read_bytes())
+    monkeypatch.setattr(SpeakerModel, "inspect", None)  # nothing is read
+    done = lap("embed", scored, *paths, "-o", tmp_path / "out")
+    assert_refused(done, f"ids that are empty or hold white space: '{paths[0]}'; "
+                         f"give a wav.scp with ids of your own")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    (tmp_path / "wav.scp").write_text(f"a {paths[0]}\nc {paths[1]}\n", encoding="utf-8")
+    assert lap("embed", scored, tmp_path / "wav.scp", "-o", tmp_path / "out").code == 0
+    assert set(kaldiio.load_scp(str(tmp_path / "out" / "xvector.scp"))) == {"a", "c"}
 
 
 def test_pack_and_check_on_the_command_line(lap, scored, packed, tmp_path, tiny_system):

@@ -32,11 +32,11 @@ def embed_wavs(model: SpeakerModel, wavs: Mapping[str, str], directory: str | Pa
         The scp, and id -> "status: reason" of the recordings that were left out.
 
     Raises:
-        ValueError: an unknown `unusable`, or none can be used.
+        ValueError: an unknown `unusable`, an id that is empty or holds white space, or none can
+            be used.
         AudioError: recordings that cannot be used, with "error"; nothing is written.
     """
-    if unusable not in UNUSABLE:
-        raise ValueError(f"want unusable {' or '.join(UNUSABLE)}, got {unusable!r}")
+    _check_wishes(wavs, unusable)
     names, kept, vectors = list(wavs), [], []
     rejects: dict[str, Recording] = {}
     size = CHUNK_BATCHES * max(batch_size, 1)
@@ -56,6 +56,15 @@ def embed_wavs(model: SpeakerModel, wavs: Mapping[str, str], directory: str | Pa
     scp = write_vectors(directory, kept, np.concatenate(vectors))
     _write_rejects(scp.with_name("rejects.tsv"), rejects)
     return scp, {name: f"{one.status}: {one.reason}" for name, one in rejects.items()}
+
+
+def _check_wishes(wavs: Mapping[str, str], unusable: str) -> None:
+    if unusable not in UNUSABLE:
+        raise ValueError(f"want unusable {' or '.join(UNUSABLE)}, got {unusable!r}")
+    wrong = [name for name in wavs if name.split() != [name]]
+    if wrong:
+        raise ValueError(f"ids that are empty or hold white space: "
+                         f"{name_some(map(repr, wrong))}; give a wav.scp with ids of your own")
 
 
 def _write_rejects(path: Path, rejects: Mapping[str, Recording]) -> None:
