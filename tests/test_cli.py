@@ -62,6 +62,25 @@ def test_a_wrong_call_exits_2(lap, args, message):
     assert message in " ".join(done.err.split()) and "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("verb", [
+    ("audit-data", "x"), ("make-data", "--wav_dir", "x", "--out", "y"),
+    ("pack-audio", "x", "--out", "y")])
+@pytest.mark.parametrize(("option", "values"), [
+    ("--nj", ("-2", "0")), ("--sample_rate", ("0", "-8000")),
+    ("--min_seconds", ("-1", "nan", "inf", "-inf")),
+    ("--max_reject_share", ("-0.1", "1.01", "5", "nan"))])
+def test_a_value_out_of_range_is_a_wrong_call(lap, tmp_path, monkeypatch, verb, option, values):
+    monkeypatch.chdir(tmp_path)
+    if verb[0] == "pack-audio" and option in ("--min_seconds", "--max_reject_share"):
+        return  # it rejects nothing
+    for value in values:
+        done = lap(*verb, f"{option}={value}")
+        assert (done.code, done.out) == (2, "")
+        told = " ".join(done.err.split())
+        assert f"Invalid value for '{option.replace('_', '-')}'" in told, told
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("args", "message"), [
     (("audit-data", "nowhere"), "nowhere/wav.scp: no such file; check the path or run the stage"),
     (("make-trials", "nowhere", "--out", "x"), "nowhere/wav.scp: no such file"),

@@ -6,11 +6,19 @@ from typing import Annotated
 
 import typer
 
-from wespeaker_lap.cli.options import DataArg, DataArgs, JobsOption
+from wespeaker_lap.cli.options import (
+    DataArg,
+    DataArgs,
+    JobsOption,
+    MinSecondsOption,
+    RateOption,
+    RejectShareOption,
+)
 
 
-def audit_data(data: DataArg, num_jobs: JobsOption = 1, sample_rate: int = 16000,
-               min_seconds: float = 0.1, max_reject_share: float = 0.05) -> None:
+def audit_data(data: DataArg, num_jobs: JobsOption = 1, sample_rate: RateOption = 16000,
+               min_seconds: MinSecondsOption = 0.1,
+               max_reject_share: RejectShareOption = 0.05) -> None:
     """Decode every recording; write utt2dur, move what cannot be used to rejects.tsv (stage 1)."""
     from wespeaker_lap.data.audit import audit_data_dir
     found = audit_data_dir(data, sample_rate, min_seconds, max_reject_share, num_jobs)
@@ -42,7 +50,8 @@ def make_data(wav_dir: Annotated[Path, typer.Option(help="folder of recordings; 
               test: Annotated[str, typer.Option(help="the same for the trials")] = "0.2",
               seed: Annotated[int, typer.Option(help="of the split and the trials")] = 0,
               max_target: Annotated[int, typer.Option(help="target trials of a list")] = 20_000,
-              sample_rate: int = 16000, min_seconds: float = 0.1, max_reject_share: float = 0.05,
+              sample_rate: RateOption = 16000, min_seconds: MinSecondsOption = 0.1,
+              max_reject_share: RejectShareOption = 0.05,
               shared_sound: Annotated[str, typer.Option(
                   help="one sound under two speakers: error, or drop all copies")] = "error",
               num_jobs: JobsOption = 1) -> None:
@@ -68,7 +77,7 @@ def make_data(wav_dir: Annotated[Path, typer.Option(help="folder of recordings; 
 
 
 def pack_audio(data: DataArgs, out: Annotated[Path, typer.Option(help="folder of the pack")],
-               num_jobs: JobsOption = 1, sample_rate: int = 16000) -> None:
+               num_jobs: JobsOption = 1, sample_rate: RateOption = 16000) -> None:
     """Write the recordings of audited sets into one file that pre-training reads."""
     from wespeaker_lap.data import packed
     from wespeaker_lap.data.datadir import load_data_dir

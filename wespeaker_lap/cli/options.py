@@ -1,9 +1,18 @@
 """Arguments and options that several verbs share."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def _refuse_nan(value: float) -> float:
+    """Infinite values, too; a bound refuses neither of them."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file")]
 SetOption = Annotated[list[str] | None,
@@ -13,7 +22,12 @@ MissingOption = Annotated[str, typer.Option(help="trials without embeddings: err
 CohortOption = Annotated[Path, typer.Option(help="data directory of the cohort")]
 TopOption = Annotated[int | None, typer.Option(
     min=2, help="cohort speakers that count in AS-norm; else as configured")]
-JobsOption = Annotated[int, typer.Option("--nj", help="processes")]
+JobsOption = Annotated[int, typer.Option("--nj", min=1, help="processes")]
+RateOption = Annotated[int, typer.Option(min=1, help="samples per second that the encoder wants")]
+MinSecondsOption = Annotated[float, typer.Option(
+    min=0, callback=_refuse_nan, help="shorter recordings are rejected")]
+RejectShareOption = Annotated[float, typer.Option(
+    min=0, max=1, callback=_refuse_nan, help="more rejects than this share are an error")]
 PackOption = Annotated[Path | None, typer.Option(help="pack to corrupt speech with")]
 NoiseOption = Annotated[Path | None, typer.Option(help="wav.scp of noises, to augment with; paths "
                                                        "relative to its folder")]
