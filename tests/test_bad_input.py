@@ -40,8 +40,10 @@ def noise(seconds=0.6, rate=16000):
     (lambda path: soundfile.write(path, np.zeros(0), 16000), "the file has a header and no sa"),
     (lambda path: write_wav(path, np.zeros(16000)), "silent (no sample above -80 dBFS)"),
     (lambda path: write_wav(path, noise(0.04)), "too short (0.040 s, want at least 0.1 s)"),
+    (lambda path: soundfile.write(path, 1e30 * np.ones(8000), 16000, subtype="FLOAT"),
+     "far too loud (its peak is 1e+30 times full scale; "),
     (lambda path: None, "no such file"),
-], ids=["empty file", "header only", "silence", "shorter than a window", "missing"])
+], ids=["empty file", "header only", "silence", "shorter than a window", "absurd", "missing"])
 def test_a_recording_that_cannot_be_used_is_a_listed_reject(lap, data, make, reason):
     path = add(data, make)
     before = snapshot(data)

@@ -38,6 +38,8 @@ def good(count, prefix="a"):
     (lambda path: write_wav(path, noise(0.05)), "too short (0.050 s, want at least 0.1 s)"),
     (lambda path: soundfile.write(path, noise(1) * np.nan, 16000, subtype="FLOAT"),
      "holds samples that are not finite numbers"),
+    (lambda path: soundfile.write(path, [0.1] * 8000 + [-2e4], 16000, subtype="FLOAT"),
+     "far too loud (its peak is 2e+04 times full scale; make the file again)"),
 ])
 def test_reasons(tmp_path, make, reason):
     path = str(tmp_path / "é.wav")

@@ -57,11 +57,13 @@ def test_the_digest_is_of_the_sound(tmp_path):
 
 @pytest.mark.parametrize(("content", "reason"), [
     (None, "no such file"), (b"RIFF", "not readable as audio"), (np.zeros(8000), "silent ("),
-    (noise(0.05), "too short (0.050 s")])
+    (noise(0.05), "too short (0.050 s"), (1e30, "far too loud (its peak is 1e+30 times ")])
 def test_reasons(tmp_path, content, reason):
     path = tmp_path / "a.wav"
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif isinstance(content, float):
+        soundfile.write(path, [content] * 8000, 16000, subtype="FLOAT")
     elif content is not None:
         write_wav(path, content)
     found = measure_recording(str(path), 16000, 0.1)

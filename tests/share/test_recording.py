@@ -16,7 +16,10 @@ NOISE = 0.1 * np.random.default_rng(0).standard_normal(48000).astype(np.float32)
     (0 * NOISE, "silent", "silent (no sample above -80 dBFS)"),
     (0.0001 * NOISE, "silent", "silent (no sample above -80 dBFS)"),
     (np.where(np.arange(48000) == 7, np.inf, NOISE), "broken", "samples that are not finite"),
-], ids=["good", "short", "empty", "zeros", "faint", "infinite"])
+    (np.where(np.arange(48000) == 7, -9999.0, NOISE), "ok", ""),
+    (np.where(np.arange(48000) == 7, -12345.0, NOISE), "broken",
+     "far too loud (its peak is 1.23e+04 times full scale; "),
+], ids=["good", "short", "empty", "zeros", "faint", "infinite", "loud", "too loud"])
 def test_samples(audio, status, reason):
     found = read_recording(audio, 16000, 720)
     assert (found.name, found.status) == ("the samples", status)
@@ -34,6 +37,13 @@ def test_files(tmp_path):
     found = read_recording(str(tmp_path / "a.wav"), 16000, 720)
     assert (found.status, found.seconds, found.warnings) == ("ok", 3.0, ())
     np.testing.assert_allclose(found.samples, NOISE, atol=1e-4)
+
+
+def test_a_file_of_absurd_samples(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 1e31 * NOISE.clip(-0.1, 0.1), 16000, subtype="FLOAT")
+    found = read_recording(tmp_path / "a.wav", 16000, 720)
+    assert found.status == "broken"
+    assert found.reason.startswith("far too loud (its peak is 1e+30 times full scale; ")
 
 
 @pytest.mark.parametrize(("rate", "words"), [

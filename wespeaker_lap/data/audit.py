@@ -15,6 +15,7 @@ from wespeaker_lap.io.riff import refuse_cut_wav
 from wespeaker_lap.io.table import invert, name_some, read_lines, write_table, write_text
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it a recording holds nothing but rounding noise
+MAX_PEAK = 1e4  # of full scale: beyond it are no samples, but bytes that were taken for floats
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,26 @@ def judge_samples(samples: np.ndarray, info: AudioInfo, sample_rate: int,
     seconds = len(samples) / sample_rate
     if seconds < min_seconds:
         return Finding(reason=f"too short ({seconds:.3f} s, want at least {min_seconds} s)")
-    if float(np.abs(samples).max()) < SILENCE_PEAK:
+    peak = float(np.abs(samples).max())
+    if peak < SILENCE_PEAK:
         return Finding(reason="silent (no sample above -80 dBFS)")
+    if peak > MAX_PEAK:
+        return Finding(reason=describe_peak(peak))
     notes = []
     if info.sample_rate != sample_rate:
         notes.append(f"resampled from {info.sample_rate} Hz")
     if info.num_channels > 1:
         notes.append(f"{info.num_channels} channels averaged to one")
     return Finding(seconds=seconds, notes=tuple(notes))
+
+
+def describe_peak(peak: float) -> str:
+    """Why a recording whose peak is above `MAX_PEAK` cannot be used.
+
+    >>> describe_peak(1e30)
+    'far too loud (its peak is 1e+30 times full scale; make the file again)'
+    """
+    return f"far too loud (its peak is {peak:.3g} times full scale; make the file again)"
 
 
 def audit_data_dir(path: str | Path, sample_rate: int = 16000, min_seconds: float = 0.1,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lap.data.audit import SILENCE_PEAK
+from wespeaker_lap.data.audit import MAX_PEAK, SILENCE_PEAK, describe_peak
 from wespeaker_lap.io.audio import AudioError, read_audio, read_info
 from wespeaker_lap.io.riff import refuse_cut_wav
 
@@ -54,12 +54,7 @@ def read_recording(audio: str | Path | np.ndarray, sample_rate: int,
     try:
         if isinstance(audio, str | Path):
             name = str(audio)
-            rate = read_info(audio).sample_rate
-            refuse_cut_wav(audio)
-            samples = read_audio(audio, sample_rate)
-            if rate != sample_rate:
-                lost = f", so nothing above {rate // 2} Hz is in it" if rate < sample_rate else ""
-                warnings.append(f"{name}: {rate} Hz, the model's rate is {sample_rate} Hz{lost}")
+            samples = _read_file(name, sample_rate, warnings)
         else:
             samples = _check_samples(audio)
     except AudioError as error:
@@ -69,13 +64,26 @@ def read_recording(audio: str | Path | np.ndarray, sample_rate: int,
     if len(samples) < min_samples:
         reason = f"{len(samples)} samples are too few, the encoder needs {min_samples}"
         return Recording(name, "short", reason, seconds=seconds)
-    if float(np.abs(samples).max()) < SILENCE_PEAK:
+    peak = float(np.abs(samples).max())
+    if peak > MAX_PEAK:
+        return Recording(name, "broken", describe_peak(peak), seconds=seconds)
+    if peak < SILENCE_PEAK:
         return Recording(name, "silent", "silent (no sample above -80 dBFS)", seconds=seconds)
     speech = measure_speech(samples, sample_rate)
     if speech < MIN_SPEECH_SECONDS:
         warnings.append(f"{name}: about {speech:.1f} s of speech; scores are reliable from "
                         f"{MIN_SPEECH_SECONDS:g} s")
     return Recording(name, "ok", "", samples, seconds, speech, tuple(warnings))
+
+
+def _read_file(name: str, sample_rate: int, warnings: list[str]) -> np.ndarray:
+    """(S,) at the wanted rate; a warning is added where the file has another one."""
+    rate = read_info(name).sample_rate
+    refuse_cut_wav(name)
+    if rate != sample_rate:
+        lost = f", so nothing above {rate // 2} Hz is in it" if rate < sample_rate else ""
+        warnings.append(f"{name}: {rate} Hz, the model's rate is {sample_rate} Hz{lost}")
+    return read_audio(name, sample_rate)
 
 
 def _check_samples(audio: np.ndarray) -> np.ndarray:
