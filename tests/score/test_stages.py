@@ -57,6 +57,28 @@ def test_cosine_scores_by_hand(tiny_system, exp_dir, mean_set):
     assert facts["score_file"] == "pairs.score"
 
 
+@pytest.mark.parametrize("stage", [
+    score_trials, lambda job: normalise_trials(job, job.data_dir.parent / "train", "asnorm", 3)])
+def test_repeated_trials_and_those_of_one_utterance_are_told(tiny_system, exp_dir, tmp_path,
+                                                             caplog, stage):
+    path = tmp_path / "odd.kaldi"
+    lines = tiny_system.trials.read_text(encoding="utf-8").splitlines()
+    first, second, label = lines[0].split()
+    # three repetitions, of which one is of an utterance with itself, as is the one it repeats
+    odd = [lines[0], lines[1], f"{first} {first} target", f"{first} {first} target"]
+    turned = f"{second} {first} {label}"
+    assert turned not in lines  # the other way round it is no repetition
+    write_text(path, "".join(f"{line}\n" for line in [*lines, *odd, turned]))
+    job = ScoringJob(exp_dir, tiny_system.data("test"), path, "train")
+    assert stage(job).num_trials == len(lines) + 5
+    warning, = (record for record in caplog.records if record.levelname == "WARNING")
+    assert warning.getMessage() == (f"{path}: 3 repeated trials, 2 of an utterance with itself; "
+                                    f"all are scored, and count in the error rates")
+    caplog.clear()
+    stage(make_job(tiny_system, exp_dir))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("method", "top_n"), [("asnorm", 3), ("asnorm", 2), ("snorm", 3)])
 def test_normalised_scores_by_hand(tiny_system, exp_dir, method, top_n):
     job = make_job(tiny_system, exp_dir)

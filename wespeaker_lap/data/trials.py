@@ -127,6 +127,18 @@ def read_trials(path: str | Path) -> Trials:
     raise ValueError(_describe_bad_label(path))
 
 
+def count_odd_trials(trials: Trials) -> tuple[int, int]:
+    """Count trials that repeat one above them, and trials of an utterance with itself.
+
+    The other way round it is another trial: the published list of VoxCeleb1 has such pairs.
+
+    >>> count_odd_trials(Trials(["a", "b", "a", "b"], ["b", "a", "b", "b"], np.ones(4, bool)))
+    (1, 1)
+    """
+    pairs = list(zip(trials.enroll, trials.test, strict=True))
+    return len(pairs) - len(set(pairs)), sum(enroll == test for enroll, test in pairs)
+
+
 def _describe_bad_label(path: str | Path) -> str:
     """Find the first line without a label, or the first that departs from the style before it."""
     first_style = None

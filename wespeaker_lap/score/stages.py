@@ -5,13 +5,14 @@ are those of the scores as written, with 5 decimals, so that anyone gets them fr
 """
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from wespeaker_lap.data.datadir import load_data_dir
-from wespeaker_lap.data.trials import Trials, read_trials
+from wespeaker_lap.data.trials import Trials, count_odd_trials, read_trials
 from wespeaker_lap.io.table import name_some, read_lines, write_text
 from wespeaker_lap.io.vectors import write_vectors
 from wespeaker_lap.io.weights import check_weights
@@ -65,6 +66,15 @@ class ScoringJob:
         sets = [self.data_dir.name, self.mean_set, *cohorts]
         check_weights(self.exp_dir, [name for name in sets if name is not None])
 
+    def read_list(self) -> Trials:
+        """The trials; a warning tells of those that are likely a mistake of who made the list."""
+        trials = read_trials(self.trials_path)
+        repeated, own = count_odd_trials(trials)
+        if repeated or own:
+            logging.warning("%s: %d repeated trials, %d of an utterance with itself; all are "
+                            "scored, and count in the error rates", self.trials_path, repeated, own)
+        return trials
+
     def embeddings(self) -> tuple[list[str], np.ndarray]:
         """Ids and (n, E) embeddings of the set, the mean subtracted."""
         utts, vectors = read_set(self.exp_dir, self.data_dir.name)
@@ -79,7 +89,7 @@ def score_trials(job: ScoringJob) -> ResultRow:
             see the parts.
     """
     job.check()
-    listed = read_trials(job.trials_path)
+    listed = job.read_list()
     utts, vectors = job.embeddings()
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
     scores = cosine_scores(vectors, vectors, enroll_index, test_index)
@@ -106,7 +116,7 @@ def normalise_trials(job: ScoringJob, cohort_dir: Path, method: str, top_n: int)
     speakers, means = _choose_cohort(job, cohort_dir, method, top_n)
     write_vectors(job.exp_dir / "embeddings" / cohort_dir.name, speakers, means, "spk_xvector")
     cohort = centre(job.exp_dir, means, job.mean_set)
-    listed = read_trials(job.trials_path)
+    listed = job.read_list()
     utts, vectors = job.embeddings()
     enroll_index, test_index, kept = index_trials(listed, utts, job.missing)
     scores = cosine_scores(vectors, vectors, enroll_index, test_index)
@@ -159,7 +169,7 @@ def calibrate_trials(job: ScoringJob, cohort_dir: Path, top_n: int) -> ResultRow
                          f"{job.data_dir}'")
     speakers, means = _choose_cohort(job, cohort_dir, "asnorm", top_n)
     cohort = centre(job.exp_dir, means, job.mean_set)
-    listed = read_trials(job.trials_path)
+    listed = job.read_list()
     utts, raw = read_set(job.exp_dir, job.data_dir.name)
     unknown = [utt for utt in utts if utt not in durations]
     if unknown:
