@@ -122,6 +122,13 @@ def test_no_teacher_has_heard_copies_at_other_speeds(setting):
                            "features.copies=[clean, noise]"])
 
 
+def test_a_teacher_of_crops_wants_whole_utterances():
+    distill = "distill={name: label, teacher: exp/lap, feats: feats/large/train}"
+    with pytest.raises(ValueError, match=r"features.segments: a teacher with distill.feats has to"):
+        load_config(overrides=[distill, "features.segments.num=2"])
+    assert load_config(overrides=[distill]).distill.feats == "feats/large/train"
+
+
 def test_a_part_of_the_features_is_chosen(tmp_path):
     features = load_config().features
     assert (features.layers, features.layer_stride, features.frame_stride) == (None, 1, 1)

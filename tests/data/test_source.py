@@ -113,6 +113,20 @@ def test_a_segment_that_is_shorter_than_a_crop_is_tiled(parts):
     assert fill(source, (0, 1))[0] == ("b", 0, 50)
 
 
+def test_a_span_is_where_the_crop_was_cut(tmp_path):
+    """At 100 frames a second."""
+    identity = {"num_layers": 1, "dim": 1, "sample_rate": 8000, "frame_shift": 80}
+    with FeatureWriter(tmp_path, identity, "float32") as writer:
+        for utt, frames in NUM_FRAMES.items():
+            writer.write(utt, np.arange(frames)[:, None, None])
+    source = make(FeatureStore(tmp_path))
+    out = np.empty(source.shape, np.float32)
+    for key in [(epoch, index) for epoch in range(9) for index in range(3)]:
+        _, _, count = source.fill(key, out)
+        assert source.find_span(key) == pytest.approx((out[0, 0, 0] / 100, count / 100))
+        assert count == min(20, NUM_FRAMES[source.utts[key[1]]])
+
+
 def test_crops_of_whole_utterances_are_where_they_always_were(store):
     """The numbers of numpy's generator that earlier trainings were made of."""
     for epoch in range(20):

@@ -81,6 +81,29 @@ def test_a_crop_is_a_stretch_of_its_recording(data):
     assert min(starts["a1"]) < 320 and max(starts["a1"]) > 3200 - 320  # of 0 to 3200
 
 
+def test_a_span_is_where_the_crop_was_cut(data):
+    source = make(data)
+    for key in [(epoch, index) for epoch in range(10) for index in range(5)]:
+        first = place_of(fill(source, key)[1])[0]
+        size = LENGTHS[source.utts[key[1]]]
+        assert source.find_span(key) == pytest.approx((first / RATE, min(CROP, size) / RATE))
+
+
+def test_a_span_is_in_seconds_of_another_rate_too(folder):
+    """Half as many samples a second: sample t of the crop is sample t / 2 of the recording."""
+    path = folder / "slow.wav"
+    soundfile.write(path, (np.arange(6000) / 10000).astype(np.float32), RATE // 2, subtype="FLOAT")
+    source = make(DataDir(folder, {"slow": str(path)}, {"slow": "s"}, {}, {}))
+    starts = set()
+    for epoch in range(10):
+        _, wave = fill(source, (epoch, 0))
+        start, length = source.find_span((epoch, 0))
+        assert length == CROP / RATE
+        assert wave[CROP // 2] * 10000 == pytest.approx(start * RATE / 2 + CROP / 4, abs=2)
+        starts.add(start)
+    assert len(starts) == 10
+
+
 def test_examples_of_an_epoch_are_cut_at_places_of_their_own(data):
     """As shares of where each could begin."""
     source, utts = make(data), ("a1", "c1", "d1")

@@ -31,7 +31,8 @@ class Scales(nn.Module):
 class OneOff(nn.Module):
     """A teacher that finds the student two off in epoch 3, and wants the entries' names."""
 
-    def forward(self, entries, embeddings, logits, speakers, epoch):
+    def forward(self, entries, embeddings, logits, speakers, epoch, spans):
+        assert spans == [(0.5, 1.0)] * 4
         assert entries == ["a", "b", "c", "d"] and logits.shape == (4, 3)
         return embeddings.new_tensor(2.0 if epoch == 3 else 0.0)
 
@@ -42,7 +43,7 @@ def test_the_parts_are_those_of_each_loss():
     contrastive = MultiScaleContrastive([8, 8], embed_dim=4).eval()
     objective = Objective(Scales(), head, None, contrastive, 0.25, OneOff())
     feats, speakers = torch.randn(4, 5, 3, 8), torch.tensor([0, 2, 0, 1])
-    losses, correct = objective(feats, speakers, ["a", "b", "c", "d"], 0.1, 3)
+    losses, correct = objective(feats, speakers, ["a", "b", "c", "d"], 0.1, 3, [(0.5, 1.0)] * 4)
     embeddings = feats.mean(dim=(1, 2))
     assert PARTS == ("classification", "contrast", "distillation")
     torch.testing.assert_close(losses[0], head(embeddings, speakers, 0.1)[0])

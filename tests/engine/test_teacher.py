@@ -8,13 +8,14 @@ import programs
 import pytest
 import safetensors.numpy
 import torch
-from trainings import read_steps, weights_of
+from trainings import NO_DROPOUT, read_steps, weights_of, write_store
 
 from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.engine import checkpoint
 from wespeaker_lap.engine.embed import embed_set
 from wespeaker_lap.engine.teacher import Teacher
+from wespeaker_lap.io.feats import FeatureStore
 from wespeaker_lap.io.vectors import read_vectors
 
 KINDS = ("embedding", "label", "non_target")
@@ -113,6 +114,72 @@ def test_embeddings_and_classifier_are_of_the_same_weights(corpus, teacher_dir, 
               "epoch_001")
     with pytest.raises(ValueError, match=r"train: embedded with epoch_001 .*: avg_model \("):
         make_teacher(corpus, exp_dir, "label")
+
+
+@pytest.fixture(scope="module")
+def crop_net(teacher_dir):
+    """The teacher's network and classifier, by hand; and its frames a second."""
+    config = load_config(teacher_dir / "config.yaml")
+    weights = teacher_dir / "models" / "avg_model.safetensors"
+    net, head = build.build_net(config.model, 3, 8), build.build_head(config.loss, 8, 12)
+    checkpoint.load_net(weights, net)
+    checkpoint.load_net(weights, head, "head")
+    head.top_k = 0
+    return net.eval(), head, 16000 / 320
+
+
+def test_a_teacher_of_crops_hears_what_the_student_does(corpus, teacher_dir, crop_net):
+    """An utterance that is shorter than the crop is heard once; a noisy copy as the clean one."""
+    utts, classes, _, logits = example(corpus)
+    utts[2] = "noise-x"
+    net, head, rate = crop_net
+    store = FeatureStore(corpus.root / "feats")
+    spans = [(2 / rate, 5 / rate), (0.0, store.num_frames(utts[1]) / rate), (1 / rate, 4 / rate)]
+    heard = [store.read(utts[0])[2:7], store.read(utts[1]), store.read(utts[0])[1:5]]
+    speakers = torch.tensor([classes[0], classes[1], classes[0]])
+    with torch.no_grad():
+        own = torch.cat([net(torch.from_numpy(feats)[None]) for feats in heard])
+        wanted = head(own, speakers)[1].double().numpy()
+    want = np.mean([divergence_by_hand(a, b) for a, b in zip(wanted, logits, strict=True)])
+    teacher = make_teacher(corpus, teacher_dir, "label", feats=str(corpus.root / "feats"))
+    teacher.train()  # as the student's objective does
+    got = teacher(utts, torch.zeros(3, 8), torch.tensor(logits), speakers, 8.0, spans)
+    assert float(got) == pytest.approx(0.5 * want, rel=1e-4)
+    torch.testing.assert_close(teacher.hearing(utts, spans), own, rtol=1e-4, atol=1e-5)
+
+
+def test_a_crop_at_the_end_stays_in_the_utterance(corpus, teacher_dir):
+    teacher = make_teacher(corpus, teacher_dir, "label", feats=str(corpus.root / "feats"))
+    utt = sorted(corpus.data.wavs)[0]
+    total = teacher.hearing.store.num_frames(utt)
+    assert teacher.hearing.find_frames(utt, ((total - 3.4) / 50, 4 / 50)) == (utt, total - 4, 4)
+    assert teacher.hearing.find_frames(utt, (0.0, 99.0)) == (utt, 0, total)
+    assert teacher.hearing.find_frames(utt, (0.0, 0.001)) == (utt, 0, 1)
+
+
+def test_a_student_of_crops_trains_the_same_on_two_processes(corpus, launcher, teacher_dir,
+                                                             tmp_path):
+    settings = ("train.epochs=1", *NO_DROPOUT,
+                f"distill={{name: non_target, teacher: {teacher_dir}, warm_up_epochs: 0, "
+                f"feats: {corpus.root / 'feats'}}}")
+    corpus.train(tmp_path / "one", *settings)
+    done = launcher.verb_by_two(corpus.command(tmp_path / "two", *settings))
+    assert [code for code, _ in done] == [0, 0], done
+    one, two = read_steps(tmp_path / "one"), read_steps(tmp_path / "two")
+    assert all(record["distillation"] > 0 for record in one)
+    for name in ("loss", "distillation"):
+        np.testing.assert_allclose([r[name] for r in two], [r[name] for r in one], rtol=1e-3)
+    tensors = safetensors.numpy.load(weights_of(tmp_path / "one", 1))
+    assert {name.partition(".")[0] for name in tensors} == {"net", "head"}
+
+
+def test_stores_that_a_teacher_cannot_hear_are_refused(corpus, teacher_dir, tmp_path):
+    write_store(tmp_path / "other", dict.fromkeys(corpus.data.wavs, "x"), 0, encoder="another")
+    with pytest.raises(ValueError, match="encoder"):
+        make_teacher(corpus, teacher_dir, "label", feats=str(tmp_path / "other"))
+    write_store(tmp_path / "part", dict.fromkeys(sorted(corpus.data.wavs)[1:], "x"), 0)
+    with pytest.raises(ValueError, match=sorted(corpus.data.wavs)[0]):
+        make_teacher(corpus, teacher_dir, "label", feats=str(tmp_path / "part"))
 
 
 def test_speakers_are_mapped_by_name(corpus, teacher_dir):

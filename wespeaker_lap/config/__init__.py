@@ -199,6 +199,9 @@ class Config(Section):
                              f"set, not their copies at other speeds; leave those out, or train "
                              f"both on a set that has them as recordings (add_speed_copies in "
                              f"wespeaker_lap/data/speed.py)")
+        if self.distill and self.distill.feats and self.features.segments:
+            raise ValueError("features.segments: a teacher with distill.feats has to know where a "
+                             "crop lies in its utterance; store whole utterances")
         return self
 
     @model_validator(mode="after")

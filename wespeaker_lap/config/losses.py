@@ -60,6 +60,7 @@ class EmbeddingDistill(Section):
 
     name: Literal["embedding"] = "embedding"
     teacher: str  # folder of a trained system with the embeddings of this training set (stage 4)
+    feats: str | None = None  # its feature store of the set: it then hears the student's crops
     weight: float = Field(1.0, gt=0)
     warm_up_epochs: float = Field(20.0, ge=0)
 
@@ -69,6 +70,7 @@ class LabelDistill(Section):
 
     name: Literal["label"] = "label"
     teacher: str
+    feats: str | None = None
     weight: float = Field(1.0, gt=0)
     warm_up_epochs: float = Field(20.0, ge=0)
     temperature: float = Field(1.0, gt=0)
@@ -79,6 +81,7 @@ class NonTargetDistill(Section):
 
     name: Literal["non_target"] = "non_target"
     teacher: str
+    feats: str | None = None
     weight: float = Field(1.0, gt=0)
     warm_up_epochs: float = Field(20.0, ge=0)
     temperature: float = Field(1.0, gt=0)

@@ -15,9 +15,11 @@ class Batch:
             (B, S) waveforms; in page-locked memory where the device is a GPU.
         speakers: (B,) classes.
         num_bytes: read from disk for it.
+        keys: what its examples were asked for by.
     """
 
     utts: list[str]
     feats: torch.Tensor
     speakers: torch.Tensor
     num_bytes: int
+    keys: list[tuple[int, int]]

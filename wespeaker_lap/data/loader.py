@@ -22,7 +22,8 @@ MAX_AHEAD_BYTES = 2 << 30  # of batches made ahead
 MAX_AHEAD = 4  # batches
 
 Key = tuple[int, int]  # (epoch, index)
-_Pending = tuple[torch.Tensor, list]  # a batch's memory, and its parts or their futures
+# The keys of a batch, its memory, and its parts or their futures.
+_Pending = tuple[Sequence[Key], torch.Tensor, list]
 
 
 class Source(Protocol):
@@ -97,16 +98,16 @@ class BatchLoader:
             return [self.source.fill(keys[number], rows[number]) for number in numbers]
 
         if pool is None:
-            return feats, [fill(range(len(keys)))]
+            return keys, feats, [fill(range(len(keys)))]
         # Each thread takes every n-th example: long and short utterances are spread evenly.
-        return feats, [pool.submit(fill, range(first, len(keys), self.num_threads))
-                       for first in range(min(self.num_threads, len(keys)))]
+        return keys, feats, [pool.submit(fill, range(first, len(keys), self.num_threads))
+                             for first in range(min(self.num_threads, len(keys)))]
 
     def _join(self, pending: _Pending) -> Batch:
-        feats, parts = pending
+        keys, feats, parts = pending
         done = [part.result() if isinstance(part, Future) else part for part in parts]
         filled = [done[number % len(done)][number // len(done)] for number in range(len(feats))]
         utts, speakers, num_frames = zip(*filled, strict=True)
         return Batch(list(utts), feats, torch.tensor(speakers),
-                     sum(num_frames) * self.source.frame_bytes)
+                     sum(num_frames) * self.source.frame_bytes, list(keys))
 

@@ -127,6 +127,12 @@ class FeatureSource:
         utt = self._draw_copy(rng, index)
         return utt, *self._draw_crop(rng, utt)
 
+    def find_span(self, key: tuple[int, int]) -> tuple[float, float]:
+        """The first second of an example's crop in its utterance, and how many seconds it has."""
+        _, start, count = self.locate(key)
+        rate = self.store.identity["sample_rate"] / self.store.identity["frame_shift"]
+        return start / rate, count / rate
+
     def _draw_copy(self, rng: np.random.Generator, index: int) -> str:
         voice, place = divmod(index, len(self.utts))
         choices = self.voices[voice]

@@ -10,7 +10,7 @@ from wespeaker_lap.data.augment import change_speed
 from wespeaker_lap.data.augmenter import Augmenter
 from wespeaker_lap.data.copies import CLEAN, Copy, check_ids, list_speakers
 from wespeaker_lap.data.datadir import DataDir
-from wespeaker_lap.io.audio import read_crop
+from wespeaker_lap.io.audio import find_crop, read_crop
 
 SPARE = 2  # samples read beyond those that a crop at another speed is made of, for its rounding
 
@@ -96,12 +96,21 @@ class WaveSource:
         out[:] = wave if copy == CLEAN else self.augmenter.augment(copy, utt, wave, rng)
         return voice.utt_id(utt), self.labels[index], num_read
 
+    def find_span(self, key: tuple[int, int]) -> tuple[float, float]:
+        """The first second of an example's crop in its recording, and how many seconds it has."""
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        number, place = divmod(index, len(self.utts))
+        return find_crop(self.wavs[self.utts[place]], self._size(self.voices[number].factor),
+                         rng.random(), self.sample_rate)
+
+    def _size(self, factor: float) -> int:
+        """Samples to read for a crop at a speed."""
+        return self.crop_samples if factor == 1 else math.ceil(self.crop_samples * factor) + SPARE
+
     def _read(self, utt: str, factor: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         """A crop (S,) of an utterance at a speed, and how many samples were read for it."""
-        size = self.crop_samples
-        if factor != 1:
-            size = math.ceil(size * factor) + SPARE
-        wave = read_crop(self.wavs[utt], size, rng.random(), self.sample_rate)
+        wave = read_crop(self.wavs[utt], self._size(factor), rng.random(), self.sample_rate)
         num_read = len(wave)
         if factor != 1:
             wave = change_speed(wave, factor)[:self.crop_samples]

@@ -48,10 +48,15 @@ def gather_vectors(own: dict[str, np.ndarray], utts: Sequence[str], world: World
     return vectors
 
 
+def pad_batch(arrays: Sequence[np.ndarray],
+              device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put utterances side by side: (T, L, D) float32 each -> (B, T, L, D), and lengths (B,)."""
+    feats = [torch.from_numpy(one) for one in arrays]
+    lengths = torch.tensor([len(one) for one in feats], device=device)
+    return nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device), lengths
+
+
 @torch.inference_mode()
 def embed_batch(net: nn.Module, arrays: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
     """Embed some utterances together: (T, L, D) float32 each -> (B, E)."""
-    feats = [torch.from_numpy(one) for one in arrays]
-    lengths = torch.tensor([len(one) for one in feats], device=device)
-    padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)  # (B, T, L, D)
-    return net(padded, lengths).float().cpu().numpy()  # (B, E)
+    return net(*pad_batch(arrays, device)).float().cpu().numpy()  # (B, E)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lap.engine.hearing import Span
 from wespeaker_lap.engine.teacher import Teacher
 from wespeaker_lap.losses.contrastive import MultiScaleContrastive
 
@@ -31,7 +32,7 @@ class Objective(nn.Module):
         self.teacher = teacher
 
     def forward(self, feats: Tensor, speakers: Tensor, entries: Sequence[str], margin: float,
-                epoch: float) -> tuple[Tensor, Tensor]:
+                epoch: float, spans: Sequence[Span] | None = None) -> tuple[Tensor, Tensor]:
         """Compute the loss of a batch.
 
         Args:
@@ -40,6 +41,7 @@ class Objective(nn.Module):
             entries: ids of the examples, which the teacher knows them by.
             margin: of the classifier.
             epoch: epochs done, with fractions.
+            spans: of the examples' crops, for a teacher that hears them.
 
         Returns:
             The weighted losses (3,) in the order of `PARTS`, zero where one is not used: their sum
@@ -56,7 +58,7 @@ class Objective(nn.Module):
         embeddings = embeddings.float()
         loss, logits = self.head(embeddings, speakers, margin)
         if self.teacher is not None:
-            distance = self.teacher(entries, embeddings, logits, speakers, epoch)
+            distance = self.teacher(entries, embeddings, logits, speakers, epoch, spans)
         with torch.no_grad():  # judged without the margin, as in use
             correct = (self.head.predict(embeddings) == speakers).sum()
         return torch.stack([loss, contrast, distance]), correct

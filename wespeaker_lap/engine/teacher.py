@@ -1,9 +1,10 @@
 """A trained system whose embeddings and logits a student is to imitate.
 
-The teacher's part of a training is done before it: stage 4 has embedded the training set, and from
-192 numbers an utterance the classifier gives the logits of any step. So neither the encoder nor its
-layer features are needed while the student trains, and the teacher has heard the whole utterance
-where the student hears a crop.
+As a rule the teacher's part of a training is done before it: stage 4 has embedded the training set,
+and from 192 numbers an utterance the classifier gives the logits of any step. Then neither the
+encoder nor its layer features are needed while the student trains, and the teacher has heard the
+whole utterance where the student hears a crop. With its layer features (`distill.feats`) it hears
+the same crop instead, at the cost of reading them and of its network; its encoder never runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,8 @@ from wespeaker_lap import build
 from wespeaker_lap.config import load_config
 from wespeaker_lap.config.losses import Distill, Loss
 from wespeaker_lap.engine import checkpoint
+from wespeaker_lap.engine.hearing import Span, StudentCrops, WholeUtterances
 from wespeaker_lap.io.table import read_lines
-from wespeaker_lap.io.vectors import read_vectors
-from wespeaker_lap.io.weights import check_weights
 from wespeaker_lap.losses.distill import (
     embedding_distillation,
     label_distillation,
@@ -41,25 +41,16 @@ class Teacher(nn.Module):
             that logits differ where cosines do.
 
     Raises:
-        FileNotFoundError: no trained system there, or the set is not embedded.
-        ValueError: it lacks utterances or speakers; lists them. Or the set was embedded with other
-            weights than the averaged ones, whose classifier is asked.
+        FileNotFoundError: no trained system there, or the set is neither embedded nor stored.
+        ValueError: it lacks utterances or speakers; lists them; see also the kinds of hearing.
     """
 
     def __init__(self, config: Distill, entries: Mapping[str, str], train_set: str,
                  speakers: Sequence[str], loss: Loss):
         super().__init__()
         self.config, exp_dir = config, Path(config.teacher)
-        scp = exp_dir / "embeddings" / train_set / "xvector.scp"
-        if not scp.is_file():
-            raise FileNotFoundError(f"{scp}: no such file; the teacher must have embedded the set "
-                                    f"that the student learns from: run its stages 3 and 4 with "
-                                    f"--train_set {train_set}")
-        check_weights(exp_dir, [train_set], checkpoint.weights_path(exp_dir, checkpoint.AVERAGED))
-        utts, vectors = read_vectors(scp, sorted(set(entries.values())))
-        places = {utt: place for place, utt in enumerate(utts)}
-        self.places = {entry: places[utt] for entry, utt in entries.items()}
-        self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)  # (n, E)
+        self.hearing = (WholeUtterances(exp_dir, entries, train_set) if config.feats is None
+                        else StudentCrops(exp_dir, entries, Path(config.feats)))
         names = read_lines(exp_dir / "speakers.txt")
         try:
             index = map_speakers(names, speakers)  # student's class -> teacher's
@@ -79,13 +70,22 @@ class Teacher(nn.Module):
                              f"of {self.embed_dim} numbers, the student of {embed_dim}; set "
                              f"model.embed_dim={self.embed_dim}")
 
+    def train(self, mode: bool = True) -> "Teacher":
+        """Nothing of it is ever in training mode."""
+        return super().train(False)
+
     @property
     def embed_dim(self) -> int:
         """E of its embeddings."""
-        return self.vectors.shape[1]
+        return self.hearing.embed_dim
+
+    @property
+    def hears_crops(self) -> bool:
+        """Whether `forward` wants the crops' places."""
+        return self.config.feats is not None
 
     def forward(self, entries: Sequence[str], embeddings: Tensor, logits: Tensor,
-                speakers: Tensor, epoch: float) -> Tensor:
+                speakers: Tensor, epoch: float, spans: Sequence[Span] | None = None) -> Tensor:
         """How far the student is from it.
 
         Args:
@@ -94,12 +94,12 @@ class Teacher(nn.Module):
             logits: (B, N) of the student, with the margin on the target.
             speakers: (B,) classes.
             epoch: epochs done, with fractions.
+            spans: of the crops; None where it has heard whole utterances.
 
         Returns:
             The weighted loss ().
         """
-        config = self.config
-        own = self.vectors[[self.places[entry] for entry in entries]]  # (B, E)
+        config, own = self.config, self.hearing(entries, spans)  # (B, E)
         if config.name == "embedding":
             loss = embedding_distillation(embeddings, own)
         else:

@@ -184,7 +184,10 @@ def _forward(run: Run, batch: Batch, margin: float) -> tuple[torch.Tensor, torch
     feats = run.to_floats(batch.feats.to(run.world.device, non_blocking=True))
     speakers = batch.speakers.to(run.world.device, non_blocking=True)
     epoch = run.step / run.sampler.steps_per_epoch
-    return run.model(feats, speakers, batch.utts, margin, epoch)
+    teacher, spans = run.objective.teacher, None
+    if teacher is not None and teacher.hears_crops:
+        spans = [run.material.source.find_span(key) for key in batch.keys]
+    return run.model(feats, speakers, batch.utts, margin, epoch, spans)
 
 
 def _step(run: Run, lr: float) -> None:

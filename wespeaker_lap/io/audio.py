@@ -86,15 +86,34 @@ def read_crop(path: str | Path, num_samples: int, place: float,
         AudioError: as for `read_audio`.
     """
     info = read_info(path)
-    count = math.ceil(num_samples * info.sample_rate / sample_rate)
-    if info.num_samples <= count:
+    start, count = _place_crop(info, num_samples, place, sample_rate)
+    if count == info.num_samples:
         return read_audio(path, sample_rate)[:num_samples]
-    start = int(place * (info.num_samples - count + 1))
     samples = _read_frames(path, start, count)
     if len(samples) == 0:
         raise AudioError(f"{path}: the header promises {info.num_samples} samples, none is there "
                          f"from {start} on")
     return _convert(path, samples, info.sample_rate, sample_rate)[:num_samples]
+
+
+def find_crop(path: str | Path, num_samples: int, place: float,
+              sample_rate: int = 16000) -> tuple[float, float]:
+    """Where the stretch lies that `read_crop` reads: its first second, and how many it has.
+
+    Args, Raises: as of `read_crop`.
+    """
+    info = read_info(path)
+    start, count = _place_crop(info, num_samples, place, sample_rate)
+    return start / info.sample_rate, count / info.sample_rate
+
+
+def _place_crop(info: AudioInfo, num_samples: int, place: float,
+                sample_rate: int) -> tuple[int, int]:
+    """First sample of a stretch and their number, as they are in the file."""
+    count = math.ceil(num_samples * info.sample_rate / sample_rate)
+    if info.num_samples <= count:
+        return 0, info.num_samples
+    return int(place * (info.num_samples - count + 1)), count
 
 
 def _read_frames(path: str | Path, start: int, count: int) -> np.ndarray:
