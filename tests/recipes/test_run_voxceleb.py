@@ -157,7 +157,8 @@ def test_every_stage_leaves_its_files(done: Recipe) -> None:
     for name in ("vox1", "vox2_dev"):
         means = {"spk_xvector.ark", "spk_xvector.scp"} if name == "vox2_dev" else set()
         assert list_files(done.exp / "embeddings" / name) == {"xvector.ark", "xvector.scp",
-                                                              "mean_vec.npy", *means}
+                                                              "mean_vec.npy", "weights.json",
+                                                              *means}
     epochs = {f"models/epoch_{n:03d}.safetensors" for n in range(1, EPOCHS + 1)}
     lists = ("vox1_O", "vox1_O_cleaned")
     scores = {f"scores/{stem}{name}.score" for name in lists for stem in ("", "vox2_dev_asnorm4_",
