@@ -95,6 +95,14 @@ def test_weights_of_another_model_are_an_error_that_lists_everything(tmp_path):
         assert part in str(caught.value)
 
 
+def test_weights_that_lie_channels_last_are_saved(tmp_path):
+    """As a ResNet's do once it is loaded."""
+    wanted = torch.arange(24.0).view(2, 3, 2, 2)
+    path = tmp_path / "a.safetensors"
+    checkpoint.save_tensors(path, {"w": wanted.to(memory_format=torch.channels_last)})
+    assert torch.equal(checkpoint.load_tensors(path)["w"], wanted)
+
+
 def test_missing_and_broken_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="has the training finished an epoch"):
         checkpoint.load_tensors(tmp_path / "w.safetensors")

@@ -51,7 +51,7 @@ def save_weights(path: Path, net: nn.Module, head: nn.Module,
                  encoder: nn.Module | None = None) -> None:
     """Write the weights of network, classifier and, where it is tuned, encoder as safetensors."""
     parts = {"net": net, "head": head} | ({"encoder": encoder} if encoder is not None else {})
-    tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
+    tensors = {f"{name}.{key}": value.detach().cpu()
                for name, part in parts.items() for key, value in part.state_dict().items()}
     save_tensors(path, tensors)
 
@@ -59,7 +59,9 @@ def save_weights(path: Path, net: nn.Module, head: nn.Module,
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file in one piece."""
     with replacing(path) as aside:
-        aside.write_bytes(safetensors.torch.save(tensors))
+        # A ResNet's weights may lie with their channels last, which the format does not know.
+        aside.write_bytes(safetensors.torch.save({name: tensor.contiguous()
+                                                  for name, tensor in tensors.items()}))
 
 
 def load_tensors(path: Path, part: str | None = None) -> dict[str, torch.Tensor]:
