@@ -173,7 +173,7 @@ each_trials() {
         NAME="$(basename "$LIST" .kaldi)"
         [[ -n "$trials" && " $trials " != *" $NAME "* && "$NAME" != '*' ]] || CHOSEN+=("$LIST")
     done
-    NAME="$(printf '%s\n' "${CHOSEN[@]##*/}" | sed '/^\*/d' | sort | uniq -d)"
+    NAME="$(printf '%s\n' ${CHOSEN[@]+"${CHOSEN[@]##*/}"} | sed '/^\*/d' | sort | uniq -d)"
     [ -z "$NAME" ] || die "test sets with lists of one name, after which scores are named:" \
         "${NAME//$'\n'/, }; rename all but one, or choose others with --trials"
     for LIST in ${CHOSEN[@]+"${CHOSEN[@]}"}; do

@@ -87,22 +87,24 @@ class WaveSource:
         Raises:
             ValueError: a recording of the set or of the augmentation that cannot be used.
         """
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
-        number, place = divmod(index, len(self.utts))
-        voice, utt = self.voices[number], self.utts[place]
+        voice, utt, rng = self._begin(key)
         wave, num_read = self._read(utt, voice.factor, rng)
         copy = self.copies[int(rng.choice(len(self.copies), p=self.shares))]
         out[:] = wave if copy == CLEAN else self.augmenter.augment(copy, utt, wave, rng)
-        return voice.utt_id(utt), self.labels[index], num_read
+        return voice.utt_id(utt), self.labels[key[1]], num_read
 
     def find_span(self, key: tuple[int, int]) -> tuple[float, float]:
         """The first second of an example's crop in its recording, and how many seconds it has."""
+        voice, utt, rng = self._begin(key)
+        return find_crop(self.wavs[utt], self._size(voice.factor), rng.random(), self.sample_rate)
+
+    def _begin(self, key: tuple[int, int]) -> tuple[Copy, str, np.random.Generator]:
+        """Voice and utterance of an example; and what all else of it is drawn from, the crop first.
+        """
         epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
         number, place = divmod(index, len(self.utts))
-        return find_crop(self.wavs[self.utts[place]], self._size(self.voices[number].factor),
-                         rng.random(), self.sample_rate)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return self.voices[number], self.utts[place], rng
 
     def _size(self, factor: float) -> int:
         """Samples to read for a crop at a speed."""

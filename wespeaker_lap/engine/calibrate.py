@@ -84,8 +84,8 @@ def train_calibration(exp_dir: str | Path, job: CalibrationJob, world: World) ->
     rate = features["sample_rate"] / features["frame_shift"]  # frames a second
     crop_frames = [round(seconds * rate) for seconds in job.crop_seconds]
     plan = plan_calibration(data, source.num_frames, crop_frames, job.num_trials, job.seed)
-    sets = [job.cohort_dir.name] if job.mean_set is None else [job.cohort_dir.name, job.mean_set]
-    check_weights(exp_dir, sets, checkpoint.weights_path(exp_dir, job.weights))
+    check_weights(exp_dir, [job.cohort_dir.name, job.mean_set],
+                  checkpoint.weights_path(exp_dir, job.weights))
     speakers, means = read_cohort(exp_dir, job.cohort_dir)
     cohort = centre(exp_dir, means, job.mean_set)
     raw = source.embed([*plan.spans], "embed for calibration", plan.spans)

@@ -23,9 +23,10 @@ class Section(BaseModel):
     @classmethod
     def _yes_is_no_number(cls, written: Any) -> Any:
         """YAML reads `yes` and `on` as true, and Python counts true as 1."""
-        wrong = [key for key, value in written.items() if isinstance(value, bool)
-                 and key in cls.model_fields and cls.model_fields[key].annotation is not bool
-                 ] if isinstance(written, dict) else []
+        if not isinstance(written, dict):
+            return written
+        wrong = [name for name, field in cls.model_fields.items()
+                 if isinstance(written.get(name), bool) and field.annotation is not bool]
         if wrong:
             raise ValueError(f"true and false (yes, no, on, off) are no values of "
                              f"{', '.join(wrong)}")

@@ -39,14 +39,15 @@ def note_weights(directory: Path, weights: Path) -> None:
     write_text(directory / FILE, json.dumps(facts, indent=1) + "\n")
 
 
-def check_weights(exp_dir: Path, sets: Iterable[str], weights: Path | None = None) -> None:
+def check_weights(exp_dir: Path, sets: Iterable[str | None],
+                  weights: Path | None = None) -> None:
     """Refuse sets that were embedded with different weights.
 
     Sets of earlier versions of the toolkit, which noted no weights, pass.
 
     Args:
         exp_dir: of the training.
-        sets: their names.
+        sets: their names; None is passed over.
         weights: the file they all must be of; None for any, if it is one. Where it is missing,
             whoever loads it says so.
 
@@ -56,7 +57,7 @@ def check_weights(exp_dir: Path, sets: Iterable[str], weights: Path | None = Non
     wanted = None
     if weights is not None and weights.is_file():
         wanted = (str(weights), weights.stem, hash_file(weights))
-    for name in dict.fromkeys(sets):
+    for name in dict.fromkeys(name for name in sets if name is not None):
         path = exp_dir / "embeddings" / name / FILE
         if not path.is_file():
             continue

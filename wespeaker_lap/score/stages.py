@@ -63,8 +63,7 @@ class ScoringJob:
         Raises:
             ValueError: names two sets and their weights.
         """
-        sets = [self.data_dir.name, self.mean_set, *cohorts]
-        check_weights(self.exp_dir, [name for name in sets if name is not None])
+        check_weights(self.exp_dir, [self.data_dir.name, self.mean_set, *cohorts])
 
     def read_list(self) -> Trials:
         """The trials; a warning tells of those that are likely a mistake of who made the list."""

@@ -142,8 +142,8 @@ def _read_exp(exp_dir: Path) -> Parts:
     facts, config = load_facts(exp_dir), load_config(exp_dir / "config.yaml")
     rows, weights = read_rows(exp_dir), weights_path(exp_dir, AVERAGED)
     row = choose_cohort_row(rows, config, facts["train_set"])
-    used = [facts["train_set"]] if config.score.subtract_mean else []
-    check_weights(exp_dir, used if row is None else [*used, row.cohort], weights)
+    check_weights(exp_dir, [facts["train_set"] if config.score.subtract_mean else None,
+                            row and row.cohort], weights)
     mean = None
     if config.score.subtract_mean:
         path = exp_dir / "embeddings" / facts["train_set"] / "mean_vec.npy"

@@ -20,6 +20,7 @@ parse_options "$@"
 HALF="train.epochs=8 loss.schedule.end_epoch=4"
 NARROW="model.frame_net.channels=8" # a ResNet34 that a CPU trains in a quarter of an hour
 QUICK="$NARROW train.batch_size=32 train.crop_seconds=1 train.lr=3e-3 score.num_avg=3"
+QUICK+=" train.epochs=16 loss.schedule.end_epoch=8"
 
 # train NAME CONFIG OVERRIDES [OPTION…]: for every seed, unless it is scored.
 train() {
@@ -77,20 +78,18 @@ distill_xvector() { distill xvector fbank_xvector 2 ""; }
 
 # Smaller crops and batches at a higher rate, and no speed copies: six minutes a student, not twenty.
 distill_resnet34() {
-    distill resnet34 resnet34_alone 4 "$QUICK train.epochs=16 loss.schedule.end_epoch=8" \
-        --train_set train
+    distill resnet34 resnet34_alone 4 "$QUICK" --train_set train
 }
 
 # Why it may not help: what the teacher hears, and how long the student is trained.
 distill_reasons() {
-    local SHORT="$QUICK train.epochs=16 loss.schedule.end_epoch=8" TEACHER LOSS
     local LONG="$QUICK train.epochs=32 loss.schedule.end_epoch=16"
-    TEACHER="distill.teacher=exp/compare/lap-seed@" LOSS="distill.name=non_target distill.gamma=2"
+    local TEACHER="distill.teacher=exp/compare/lap-seed@" LOSS="distill.name=non_target distill.gamma=2"
     local CROPS="$TEACHER distill.feats=feats/wavlm_tiny/train distill.warm_up_epochs=4"
     train lap lap ""
-    train resnet34_alone fbank_resnet34 "$SHORT" --train_set train
-    train resnet34_label_crops fbank_resnet34 "$SHORT distill.name=label $CROPS" --train_set train
-    train resnet34_enskd2_crops fbank_resnet34 "$SHORT $LOSS $CROPS" --train_set train
+    train resnet34_alone fbank_resnet34 "$QUICK" --train_set train
+    train resnet34_label_crops fbank_resnet34 "$QUICK distill.name=label $CROPS" --train_set train
+    train resnet34_enskd2_crops fbank_resnet34 "$QUICK $LOSS $CROPS" --train_set train
     train resnet34_long fbank_resnet34 "$LONG" --train_set train
     train resnet34_long_enskd2 fbank_resnet34 "$LONG $LOSS $TEACHER distill.warm_up_epochs=8" \
         --train_set train
